@@ -1,0 +1,1 @@
+"""Arguments, exit codes, and one place that turns errors into sentences."""

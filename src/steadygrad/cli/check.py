@@ -1,0 +1,59 @@
+"""``steadygrad check``: one batch, a table, findings, an exit code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from steadygrad.cli.loading import load_setup
+from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
+from steadygrad.diagnosis import diagnose
+from steadygrad.records import Diagnosis, Severity, to_json, to_plain
+from steadygrad.report.text import diagnosis_text
+
+__all__ = ["check"]
+
+
+class FailOn(StrEnum):
+    """From which severity on findings give exit code 1."""
+
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+    NEVER = "never"
+
+
+Codes = Annotated[list[str] | None, typer.Option(help="Rule code or prefix (SG1); repeat it or separate by commas.")]
+
+
+def check(
+    target: Target,
+    output: Output = Format.TEXT,
+    select: Codes = None,
+    ignore: Codes = None,
+    fail_on: Annotated[FailOn, typer.Option(help="From which severity on the exit code is 1.")] = FailOn.WARNING,
+    device: Device = None,
+    traceback: Traceback = False,
+) -> None:
+    """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer."""
+    with only_results_on(output):
+        setup = on_device(load_setup(target), device)
+        diagnosis = diagnose(setup, _codes(select), _codes(ignore))
+    if output is Format.JSON:
+        typer.echo(_json(diagnosis))
+    else:
+        console().print(diagnosis_text(diagnosis))
+    worst = max((finding.severity for finding in diagnosis.findings), default=None)
+    if worst is not None and fail_on is not FailOn.NEVER and worst >= Severity[fail_on.name]:
+        raise typer.Exit(1)
+
+
+def _json(diagnosis: Diagnosis) -> str:
+    verdict = {"healthy": diagnosis.healthy, "guilty": diagnosis.guilty, "confidence": diagnosis.confidence}
+    return to_json(verdict | to_plain(diagnosis))
+
+
+def _codes(given: list[str] | None) -> list[str]:
+    return [code for part in given or [] for code in part.replace(",", " ").split()]

@@ -1,0 +1,131 @@
+"""``steadygrad treat``: try remedies, prove the best one, write the report and the cure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from steadygrad import doctor
+from steadygrad.cli.loading import load_setup
+from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
+from steadygrad.errors import UsageError
+from steadygrad.records import Verdict, to_json
+from steadygrad.report.text import treatment_text
+from steadygrad.training import Executor, Processes, Serial
+
+__all__ = ["Seed", "Workers", "check_report", "executor_of", "live_progress", "print_treatment", "treat"]
+
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32, help="Seed of the search; the proof uses the three seeds after it.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that train; by default one a core, at most 16.")]
+
+
+def treat(
+    target: Target,
+    trials: Annotated[int, typer.Option(min=1, help="Prescriptions to try at most.")] = 12,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps a training; by default the set-up's own.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Start no new trial after this time; the proof is still made.")
+    ] = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report here (.html or .json).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write prescription and trained weights into this folder.")] = None,
+    output: Output = Format.TEXT,
+    device: Device = None,
+    traceback: Traceback = False,
+) -> None:
+    """Treat a set-up: diagnose it, try remedies by short trainings, prove the best one on three fresh seeds.
+
+    The exit code is 1 if it is not cured.
+    """
+    budget = doctor.Budget(trials=trials, steps=steps, seconds=seconds)
+    if report is not None:
+        check_report(report, (".html", ".json"))
+    if save is not None and (save.exists() and not save.is_dir()):
+        raise UsageError(f"--save: expected a folder, got the file {str(save)!r}. Name another one.")
+    with only_results_on(output):
+        setup = on_device(load_setup(target), device)
+        with live_progress() as progress:
+            treatment = doctor.treat(setup, budget, seed, executor_of(workers), progress)
+    if report is not None:
+        treatment.save(report)
+    if save is not None and treatment.prescription is not None:
+        doctor.save_cured(treatment, save)
+    if output is Format.JSON:
+        typer.echo(to_json(treatment.to_dict()))
+    else:
+        print_treatment(console(), treatment, report, save)
+    if treatment.verdict is Verdict.NOT_CURED:
+        raise typer.Exit(1)
+
+
+def executor_of(workers: int | None) -> Executor:
+    """Return where trainings run: in this process for one worker."""
+    return Serial() if workers == 1 else Processes(workers)
+
+
+def check_report(report: Path, endings: tuple[str, ...]) -> None:
+    """Check before the work that a report can be written.
+
+    Raises:
+        UsageError: If its ending is another one, or its folder does not exist or cannot be written to.
+    """
+    if report.suffix not in endings or report.is_dir():
+        raise UsageError(f"--report: expected a file that ends in {' or '.join(endings)}, got {str(report)!r}.")
+    if not report.parent.is_dir() or not os.access(report.parent, os.W_OK):
+        folder = str(report.parent)
+        raise UsageError(f"--report: expected a folder that can be written to, got {folder!r}. Make it first.")
+
+
+def print_treatment(
+    screen: Console, treatment: doctor.Treatment, report: Path | None = None, save: Path | None = None
+) -> None:
+    """Print the letter, and where files were written above it, so that the before/after table ends the output."""
+    if report is not None:
+        screen.print(f"Report written to {report}", soft_wrap=True, markup=False)
+    if save is not None and treatment.prescription is None:
+        screen.print("There is no cure to save.")
+    elif save is not None:
+        screen.print(f"Cure written to {save}: load it with steadygrad.load_cured", soft_wrap=True, markup=False)
+    if report is not None or save is not None:
+        screen.print()
+    screen.print(
+        treatment_text(
+            treatment.diagnosis,
+            treatment.trials,
+            treatment.proof,
+            treatment.verdict,
+            treatment.prescription,
+            treatment.notes,
+        )
+    )
+
+
+@contextmanager
+def live_progress() -> Iterator[doctor.Progress]:
+    """Show stages on standard error: a bar with the time left on a terminal, one line a stage elsewhere."""
+    screen = Console(stderr=True)
+    percentage = TextColumn("{task.percentage:>3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+                if not screen.is_terminal:
+                    screen.print(f"{stage} ...", markup=False)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell

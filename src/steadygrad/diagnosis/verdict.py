@@ -1,0 +1,47 @@
+"""All rules over one look at a set-up make a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from steadygrad.diagnosis.rules import select_rules
+from steadygrad.records import Blueprint, Diagnosis, Observation
+from steadygrad.signals import probe
+from steadygrad.training import TrainingSetup
+
+__all__ = ["diagnose", "judge"]
+
+
+def diagnose(setup: TrainingSetup, select: Iterable[str] = (), ignore: Iterable[str] = ()) -> Diagnosis:
+    """Look at one batch of a set-up and say what is wrong; nothing is trained.
+
+    Model, gradients and random states are left bit for bit as found.
+
+    Args:
+        setup: What to look at.
+        select: Rule codes or prefixes (``"SG1"``) to apply; all by default.
+        ignore: Rule codes or prefixes to leave out.
+
+    Raises:
+        SetupError: If the model, the loss or the data fail.
+        UsageError: If a code matches no rule.
+
+    Example:
+        >>> import torch, steadygrad as sg
+        >>> x, y = torch.randn(64, 8), torch.randint(0, 2, (64,))
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.Softmax(-1))
+        >>> setup = sg.TrainingSetup(net, torch.nn.functional.cross_entropy, train=(x, y))
+        >>> [finding.code for finding in sg.diagnose(setup).findings]
+        ['SG601']
+    """
+    select_rules(select, ignore)  # a wrong code is told before the work
+    return judge(*probe(setup), select=select, ignore=ignore)
+
+
+def judge(
+    blueprint: Blueprint, observation: Observation, select: Iterable[str] = (), ignore: Iterable[str] = ()
+) -> Diagnosis:
+    """Apply the rules to measurements; findings stand worst first, then by code."""
+    findings = [finding for rule in select_rules(select, ignore) for finding in rule.findings(blueprint, observation)]
+    findings.sort(key=lambda finding: (-finding.severity, finding.code))
+    return Diagnosis(tuple(findings), observation, blueprint)

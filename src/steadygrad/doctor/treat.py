@@ -1,0 +1,196 @@
+"""Diagnose, try remedies, choose by outcome, prove on fresh seeds."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from steadygrad.diagnosis import diagnose
+from steadygrad.doctor.apply import apply
+from steadygrad.doctor.budget import Budget
+from steadygrad.doctor.reference import reference_setup
+from steadygrad.doctor.runner import Progress, Runner
+from steadygrad.doctor.search import choose, search
+from steadygrad.doctor.treatment import Treatment
+from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
+from steadygrad.doctor.verify import train_pairs
+from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
+from steadygrad.errors import UsageError
+from steadygrad.records import Diagnosis, Outcome, Prescription, Run, Trial, Verdict
+from steadygrad.training import (
+    Data,
+    Executor,
+    Serial,
+    TrainingSetup,
+    input_tensors,
+    one_pass,
+    seeded,
+    split,
+    target_of,
+)
+from steadygrad.training.batches import generators_of
+
+__all__ = ["treat"]
+
+HELD_OUT = 0.2  # share of the training data that chooses between trials
+# A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); one without findings from this
+# share on, for it may be small or slow on purpose.
+HEALTHY_SHARE = 0.6
+PROOF_SEEDS = 3
+
+
+def treat(
+    setup: TrainingSetup,
+    budget: Budget | None = None,
+    seed: int = 0,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Treatment:
+    """Find out what is wrong with a set-up, try remedies, and prove the best one on fresh seeds.
+
+    Trials are chosen on a part of the training data; the validation data only score the proof. A set-up that learns as
+    well as a sound shallow network is left alone, whatever the findings. The set-up given and all random states stay
+    as they are. A budget in trials and steps gives the same treatment for the same seed and executor.
+
+    Args:
+        setup: What to treat; needs an optimizer.
+        budget: What may be spent.
+        seed: Seed of the search; the proof uses the three seeds after it.
+        executor: Where trainings run; in this process by default.
+        progress: Called as trainings end.
+
+    Raises:
+        UsageError: If the set-up has no optimizer.
+        SetupError: If the set-up fails as it came.
+    """
+    budget = budget or Budget()
+    if setup.optimizer is None:
+        raise UsageError(
+            "treat: expected a set-up with an optimizer, got None. "
+            "Pass optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)."
+        )
+    deadline = math.inf if budget.seconds is None else time.monotonic() + budget.seconds
+    runner = Runner(executor or Serial(), progress, deadline)
+    with seeded(seed, *generators_of(setup.train), *generators_of(setup.validation)):
+        treatment = _course(setup, budget, seed, runner)
+    return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)))
+
+
+def _course(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Treatment:
+    """Return the treatment without its notes."""
+    diagnosis = diagnose(given)
+    setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
+    practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
+    baseline, held = _baseline(practice, seed, runner)
+    if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+        return Treatment(diagnosis, (baseline,), Verdict.HEALTHY, given)
+    if not math.isfinite(baseline.score) and (_nonfinite(practice.train) or _nonfinite(practice.validation)):
+        runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
+        return Treatment(diagnosis, (baseline,), Verdict.NOT_CURED, given)
+    trials = search(practice, diagnosis, budget.trials, seed, runner)
+    chosen = choose(trials, baseline, held)
+    trials = [baseline, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
+    if chosen is None:
+        if not any(held.beyond_luck(score) for score in (held.reference or -math.inf, *(t.score for t in trials))):
+            runner.notes.append(
+                "Nothing that was trained did better than a constant answer: look at the data first, whether these "
+                "inputs can tell the targets."
+            )
+        return Treatment(diagnosis, tuple(trials), Verdict.NOT_CURED, given)
+    unproven = Treatment(diagnosis, tuple(trials), Verdict.NOT_CURED, given)
+    return _proven(unproven, chosen.prescription, setup, seed, runner)
+
+
+def _with_validation(setup: TrainingSetup, seed: int, notes: list[str]) -> TrainingSetup:
+    """Hold out a part of the training data where no validation data were given."""
+    if setup.validation is not None:
+        return setup
+    train, validation = _parts(setup, seed)
+    notes.append(
+        "There are too few data to hold any out: the proof was scored on the data that were learned."
+        if train is validation
+        else f"No validation data were given: the proof was scored on {HELD_OUT:.0%} of the training data, held out."
+    )
+    return setup.replace(train=train, validation=validation)
+
+
+def _parts(setup: TrainingSetup, seed: int) -> tuple[Data, Data]:
+    """Split the training data; of an iterable, no more is read than the planned steps can use."""
+    return split(setup.train, HELD_OUT, seed, most_batches=math.ceil(setup.steps / (1 - HELD_OUT)) + 1)
+
+
+def _baseline(practice: TrainingSetup, seed: int, runner: Runner) -> tuple[Trial, Yardstick]:
+    """Train the set-up as it came, and the shallow network beside it where one fits."""
+    shallow, sound = reference_setup(practice) or (None, None)
+    tasks = [TrainTask(Prescription(), seed)] + ([TrainTask(sound, seed, reference=True)] if sound else [])
+    stage = "training it as it is"
+    given, *others = runner.run(stage, run_train_task, Patients(practice, shallow), tasks, practice.steps)
+    references = [answer.run.score for answer in others if answer.run is not None]
+    held = yardstick(practice, practice.validation, references)
+    if held.chance is not None:
+        sentence = f"On the data that chose between trials, a constant answer scores {held.chance:.3f} {held.metric}"
+        runner.notes.append(sentence + (f", a sound shallow network {references[0]:.3f}." if references else "."))
+    runs = (given.run,) if given.run is not None else ()
+    return Trial(given.prescription, runs, reason="as it came", cost=given.cost), held
+
+
+def _to_be_left_alone(diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str]) -> bool:
+    """Whether a set-up learns well enough as it is."""
+    enough = held.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
+    if enough is None:
+        learns = held.beyond_luck(run.score) and (held.chance is not None or _falls(run.losses))
+        if diagnosis.healthy and learns:
+            notes.append("It was judged by its findings and its loss: there is no shallow network to compare with.")
+        return diagnosis.healthy and learns
+    if run.score >= enough and not diagnosis.healthy:
+        notes.append("There are findings, but it learns as well as a sound shallow network: it is left alone.")
+    return run.score >= enough
+
+
+def _falls(losses: tuple[float, ...]) -> bool:
+    """Whether the last tenth of the losses lies below the first."""
+    tenth = max(1, len(losses) // 10)
+    return fmean(losses[-tenth:]) < fmean(losses[:tenth])
+
+
+def _nonfinite(data: Data) -> bool:
+    """Whether inputs or targets hold NaN or infinity."""
+    return any(
+        not bool(tensor.isfinite().all())
+        for batch in one_pass(data, 1000, torch.device("cpu"))
+        for tensor in (*input_tensors(batch), target_of(batch))
+        if isinstance(tensor, Tensor)
+    )
+
+
+def _proven(
+    unproven: Treatment, prescription: Prescription, setup: TrainingSetup, seed: int, runner: Runner
+) -> Treatment:
+    """Add the proof to a treatment, and the cure if it is one."""
+    seeds = range(seed + 1, seed + 1 + PROOF_SEEDS)
+    pairs = train_pairs(prescription, setup, seeds, runner)
+    proof = pairs.proof
+    runner.notes += [f"A treated training failed: {problem}" for problem in pairs.problems]
+    if proof.verdict is Verdict.NOT_CURED:
+        if not any(math.isfinite(run.score) for run in proof.after) and _nonfinite(setup.validation):
+            runner.notes.append("The validation data hold NaN or infinity: no score on them can prove anything.")
+        return replace(unproven, proof=proof)
+    if proof.goal is None:
+        runner.notes.append(
+            "No shallow network fits these data or learns them: no goal is known, and improved is the most."
+        )
+    cured = apply(prescription, unproven.setup, seeds[0])
+    return replace(
+        unproven,
+        verdict=proof.verdict,
+        setup=cured,
+        prescription=prescription,
+        proof=proof,
+        diagnosis_after=diagnose(cured),
+        weights=pairs.weights,
+    )

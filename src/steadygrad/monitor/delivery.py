@@ -1,0 +1,42 @@
+"""Bring numbers from a device to the host without waiting for either: one asynchronous copy a look."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """A queue of copies under way. What is on the host already is handed over at once."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[torch.cuda.Event, list[Tensor], Callable[..., None]]] = deque()
+
+    def send(self, tensors: Sequence[Tensor], finish: Callable[..., None]) -> None:
+        """Call ``finish`` with one array a tensor as soon as all have arrived."""
+        if all(tensor.device.type != "cuda" for tensor in tensors):
+            finish(*(tensor.cpu().numpy() for tensor in tensors))
+            return
+        hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+        for host, tensor in zip(hosts, tensors, strict=True):
+            host.copy_(tensor, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._waiting.append((event, hosts, finish))
+
+    def poll(self, wait: bool = False) -> None:
+        """Hand over what has arrived, in order; with ``wait`` all of it."""
+        while self._waiting:
+            event, hosts, finish = self._waiting[0]
+            if wait:
+                event.synchronize()
+            elif not event.query():
+                return
+            self._waiting.popleft()
+            finish(*(np.array(host.numpy()) for host in hosts))

@@ -1,0 +1,78 @@
+"""Hear of two calls that torch has no hook for: ``backward`` (its loss) and ``GradScaler.step`` (its loss scale).
+
+Both are wrapped while a monitor is attached and put back when the last one leaves. The wrapped function does what it
+did; a listener's exception never reaches it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+__all__ = ["Listener", "listen", "unlisten"]
+
+
+class Listener(Protocol):
+    """What a monitor wants to hear."""
+
+    def on_backward(self, tensors: Any) -> None:
+        """Before a backward pass from ``tensors``."""
+
+    def on_scaler(self, scaler: GradScaler, optimizer: Optimizer) -> None:
+        """Before a loss scaler steps an optimizer."""
+
+    def on_scaled(self, scaler: GradScaler, optimizer: Optimizer) -> None:
+        """After a loss scaler stepped an optimizer, or did not because of an overflow."""
+
+
+_listeners: list[Listener] = []
+_originals: dict[str, Callable[..., Any]] = {}
+
+
+def listen(listener: Listener) -> None:
+    """Tell ``listener`` from now on."""
+    if not _listeners:
+        _originals["backward"], _originals["step"] = torch.autograd.backward, GradScaler.step
+        torch.autograd.backward = _wrapped_backward(torch.autograd.backward)
+        GradScaler.step = _wrapped_step(GradScaler.step)  # type: ignore[method-assign]
+    _listeners.append(listener)
+
+
+def unlisten(listener: Listener) -> None:
+    """Tell ``listener`` no more."""
+    if listener not in _listeners:
+        return
+    _listeners.remove(listener)
+    if not _listeners:
+        torch.autograd.backward = _originals["backward"]
+        GradScaler.step = _originals["step"]  # type: ignore[method-assign]
+
+
+def _wrapped_backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            for listener in tuple(_listeners):
+                listener.on_backward((tensors,) if isinstance(tensors, Tensor) else tensors)
+        return original(tensors, *args, **kwargs)
+
+    return backward
+
+
+def _wrapped_step(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def step(self: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        for listener in tuple(_listeners):
+            listener.on_scaler(self, optimizer)
+        result = original(self, optimizer, *args, **kwargs)
+        for listener in tuple(_listeners):
+            listener.on_scaled(self, optimizer)
+        return result
+
+    return step

@@ -1,0 +1,143 @@
+"""Put together what taps read in one step: sums of parameters become numbers of layers, and layers a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from steadygrad.monitor.activation_tap import COLUMNS
+from steadygrad.monitor.optimizer_tap import StepRead
+from steadygrad.records.history import LAYER_STATISTICS
+
+__all__ = ["Look", "Places"]
+
+PLACE = {name: place for place, name in enumerate(LAYER_STATISTICS)}
+OUTPUT_PLACES = np.array([PLACE[name] for name in COLUMNS])
+GRADS = [COLUMNS.index("output_grad_rms")]
+
+
+@dataclass
+class Places:
+    """Which layer each parameter belongs to.
+
+    Attributes:
+        names: Names of all layers, in the order of the rows.
+        row_of: Row of a parameter, by its ``id``.
+        with_matrix: Rows of layers that have a parameter with two or more dimensions.
+    """
+
+    names: list[str] = field(default_factory=list)
+    row_of: dict[int, int] = field(default_factory=dict)
+    with_matrix: set[int] = field(default_factory=set)
+
+    def add_layer(self, name: str) -> int:
+        """Return the row of a layer, a new one if need be."""
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
+
+@dataclass
+class Look:
+    """One row in the making: the numbers of one step, until all optimizers have made it.
+
+    Attributes:
+        step: Optimizer steps made before.
+        values: Shape ``(layers, statistics)``.
+        totals: Numbers of the whole network.
+        reported: Which taps have told theirs.
+    """
+
+    step: int
+    values: np.ndarray
+    totals: dict[str, float] = field(default_factory=dict)
+    reported: set[int] = field(default_factory=set)
+    _sums: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, step: int, layers: int) -> Look:
+        """Return a row with nothing seen."""
+        return cls(step, np.full((layers, len(LAYER_STATISTICS)), np.nan))
+
+    def add_step(self, read: StepRead, parameters: Sequence[Tensor], places: Places) -> None:
+        """Add what one optimizer's step gave."""
+        rows = np.array([places.row_of[id(parameter)] for parameter in parameters], dtype=np.int64)
+        sizes = np.array([parameter.numel() for parameter in parameters], dtype=float)
+        scale = 1.0 if math.isnan(read.scale) else read.scale
+        seen = np.where(np.isnan(read.arrived), np.nan, 0.0)
+        stepped = np.where(np.isnan(read.used), np.nan, 0.0)
+        matrix = np.array([parameter.dim() > 1 for parameter in parameters])
+        weighs = np.where(matrix | ~np.isin(rows, list(places.with_matrix)), 0.0, np.nan)
+        self._add("arrived", read.arrived / scale**2, rows, sizes)
+        self._add("used", read.used, rows, sizes)
+        self._add("nonfinite", read.nonfinite + seen, rows, sizes)
+        self._add("weights", read.weights + weighs, rows, sizes)
+        self._add("moved", read.moved + weighs + stepped, rows, sizes)
+        for name, squares in (("grad_norm", read.arrived / scale**2), ("grad_norm_used", read.used)):
+            if not np.isnan(squares).all():
+                self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(np.nansum(squares)))
+        self.totals["skipped"] = max(self.totals.get("skipped", 0.0), float(read.skipped))
+        self.totals.setdefault("lr", read.rate)
+        if not math.isnan(read.scale):
+            self.totals["loss_scale"] = read.scale
+
+    def add_outputs(self, rows: Sequence[int], table: np.ndarray, scale: float) -> None:
+        """Add what one model's layers gave; gradients come times ``scale``."""
+        table = table.copy()
+        table[:, GRADS] /= 1.0 if math.isnan(scale) else scale
+        here = np.ix_(np.asarray(rows, dtype=np.int64), OUTPUT_PLACES)
+        self.values[here] = np.where(np.isnan(table), self.values[here], table)
+
+    def grow(self, layers: int) -> None:
+        """Make room for layers that came since."""
+        more = layers - len(self.values)
+        if more > 0:
+            self.values = np.concatenate([self.values, np.full((more, self.values.shape[1]), np.nan)])
+
+    def event(self, names: Sequence[str]) -> Mapping[str, object]:
+        """Return the row as plain data for sinks."""
+        return {
+            "event": "look",
+            "step": self.step,
+            **self.totals,
+            "layers": {
+                statistic: [None if math.isnan(v) else v for v in self.values[:, place].tolist()]
+                for statistic, place in PLACE.items()
+                if not np.isnan(self.values[:, place]).all()
+            },
+            "names": list(names),
+        }
+
+    def finish(self) -> None:
+        """Turn the sums over parameters into numbers of layers."""
+        sums = {name: np.where(count > 0, total, np.nan) for name, (total, count) in self._sums.items()}
+        if not sums:
+            return
+        sizes = {name: np.maximum(count, 1) for name, (_, count) in self._sums.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(sums["weights"] > 0, np.sqrt(sums["moved"] / sums["weights"]), np.nan)
+        for name, column in {
+            "grad_norm": np.sqrt(sums["arrived"]),
+            "grad_rms": np.sqrt(sums["arrived"] / sizes["arrived"]),
+            "grad_norm_used": np.sqrt(sums["used"]),
+            "grad_rms_used": np.sqrt(sums["used"] / sizes["used"]),
+            "grad_nonfinite": sums["nonfinite"],
+            "weight_rms": np.sqrt(sums["weights"] / sizes["weights"]),
+            "update_ratio": ratio,
+        }.items():
+            self.values[: len(column), PLACE[name]] = column
+
+    def _add(self, name: str, values: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> None:
+        """Add values of parameters to the sums of their layers, NaN ones left out; count the entries they have."""
+        seen, layers = ~np.isnan(values), len(self.values)
+        total = np.bincount(rows[seen], weights=values[seen], minlength=layers).astype(float)
+        entries = np.bincount(rows[seen], weights=sizes[seen], minlength=layers).astype(float)
+        if name in self._sums:
+            old, count = self._sums[name]
+            total[: len(old)] += old
+            entries[: len(count)] += count
+        self._sums[name] = (total, entries)

@@ -1,0 +1,385 @@
+"""Watch a training that goes on as if nothing watched it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steadygrad.diagnosis import clipping_report, judge_history
+from steadygrad.errors import AlarmError, NotApplicableError, SteadygradWarning, UsageError
+from steadygrad.monitor.activation_tap import ActivationTap, Watch, inner_model
+from steadygrad.monitor.alarms import Alarms, Sink, logger
+from steadygrad.monitor.capsule import capsule_size, save_capsule
+from steadygrad.monitor.delivery import Delivery
+from steadygrad.monitor.forensics import Call, CallKeeper, find_producer
+from steadygrad.monitor.listeners import listen, unlisten
+from steadygrad.monitor.looks import Look, Places
+from steadygrad.monitor.named import by_name
+from steadygrad.monitor.optimizer_tap import OptimizerTap, StepRead
+from steadygrad.monitor.sharded import sum_over_shards
+from steadygrad.monitor.wiring import WiringTap
+from steadygrad.records import Finding, History, Observation
+from steadygrad.signals.layers import kind_of, plain_name
+
+__all__ = ["Monitor"]
+
+JUDGE_EVERY = 10  # steps
+MOST_INCIDENTS = 3
+# Losses that torch's own functions leave undivided; a loss that was divided ends in another function.
+MEANS = frozenset(
+    f"{name}Backward0"
+    for name in ("NllLoss", "NllLoss2D", "MseLoss", "Mean", "BinaryCrossEntropyWithLogits", "HuberLoss")
+)
+
+
+class Monitor:
+    """Watch models and optimizers: norms, updates, activations by layer and step, alarms, the layer that broke.
+
+    The training is bit for bit the one without it. Attach it after ``fully_shard`` and before the first call of a
+    compiled model. What it cannot see it names in :attr:`unseen`; its own faults end in one warning.
+
+    Args:
+        model: The network; for several a list, or a dict by the name they shall have.
+        optimizer: Its optimizer, or several.
+        every: Look at every so many optimizer steps, the first one included.
+        on_alarm: ``"log"`` logs a finding, ``"raise"`` raises :class:`AlarmError` on findings of severity error, a
+            callable gets the finding.
+        sinks: Callables that get every look and every finding as plain data.
+        on_nonfinite: Before a step whose gradient is not finite, after the producer is named: ``"continue"`` steps on,
+            ``"skip"`` leaves the step out, ``"raise"`` raises :class:`AlarmError`. On a CPU every step is checked.
+        capsules: Folder for broken steps, to be made again by ``steadygrad replay``; at most three.
+
+    Example:
+        >>> model = nn.Linear(4, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with Monitor(model, optimizer, every=1) as monitor:
+        ...     for _ in range(3):
+        ...         loss = model(torch.ones(8, 4)).square().mean()
+        ...         optimizer.zero_grad()
+        ...         loss.backward()
+        ...         optimizer.step()
+        >>> monitor.history.column("update_ratio").shape
+        (3, 1)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Iterable[nn.Module] | Mapping[str, nn.Module],
+        optimizer: Optimizer | Iterable[Optimizer] | Mapping[str, Optimizer] = (),
+        every: int = 10,
+        on_alarm: str | Callable[[Finding], None] = "log",
+        sinks: Sequence[Sink] = (),
+        on_nonfinite: str = "continue",
+        capsules: Path | None = None,
+    ) -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise UsageError(f"Monitor: expected every to be a whole number of at least 1, got {every!r}.")
+        if on_alarm not in ("log", "raise") and not callable(on_alarm):
+            raise UsageError(f'Monitor: expected on_alarm to be "log", "raise" or a function, got {on_alarm!r}.')
+        if on_nonfinite not in ("continue", "skip", "raise"):
+            expected = '"continue", "skip" or "raise"'
+            raise UsageError(f"Monitor: expected on_nonfinite to be {expected}, got {on_nonfinite!r}.")
+        self.on_nonfinite, self.capsules, self._incidents = on_nonfinite, capsules, 0
+        self.every, self._alarms = every, Alarms(on_alarm, sinks)
+        self.history = History()
+        self.models: dict[str, nn.Module] = by_name(model, nn.Module, "model")
+        self._optimizers = list(by_name(optimizer, Optimizer, "optimizer").values())
+        self._attached = self._faulty = False
+        self._watch = Watch()
+        self._delivery = Delivery()
+        self._places = Places()
+        self._outputs: list[tuple[ActivationTap, list[int], set[int]]] = []
+        self._taps: list[OptimizerTap] = []
+        self._wirings: list[WiringTap] = []
+        self._keepers: list[CallKeeper] = []
+        self._last_look: dict[int, int] = {}
+        self._look: Look | None = None
+        self._loss: Tensor | None = None
+        self._backwards = self._undivided = 0
+        self._judged = -JUDGE_EVERY
+
+    def __enter__(self) -> Self:
+        return self.attach()
+
+    def __exit__(self, *_: Any) -> None:
+        self.detach()
+
+    def attach(self) -> Self:
+        """Start watching; ``detach`` ends it.
+
+        Raises:
+            UsageError: If it is attached already.
+        """
+        if self._attached:
+            raise UsageError("Monitor: expected a monitor that is not attached, this one is. Detach it first.")
+        self._attached = True
+        self._watch.due = True
+        listen(self)
+        models, self.models = self.models, {}
+        for name, model in models.items():
+            self.add_model(model, name if len(models) > 1 else "")
+        for optimizer in self._optimizers:
+            self.add_optimizer(optimizer)
+        return self
+
+    def detach(self) -> None:
+        """Take every hook away and finish the last look."""
+        if not self._attached:
+            return
+        self._attached = False
+        self._watch.due = False
+        unlisten(self)
+        for tap in self._taps:
+            tap.detach()
+        for outputs, _, _ in self._outputs:
+            outputs.detach()
+        for wiring in self._wirings:
+            wiring.detach()
+        for keeper in self._keepers:
+            keeper.detach()
+        if not self._faulty:
+            self._guard(lambda: self._delivery.poll(wait=True))
+            self._guard(self._close_look)
+
+    def add_model(self, model: nn.Module, name: str = "") -> None:
+        """Watch one more model; its layers are named ``name.layer``."""
+        outputs = ActivationTap(model, self._watch, self._fault)
+        prefix = f"{name}." if name else ""
+        rows = [self._places.add_layer(prefix + layer) for layer in outputs.names]
+        owned = set()
+        for full, parameter in inner_model(model).named_parameters():
+            layer = plain_name(full).rpartition(".")[0] or kind_of(inner_model(model))
+            row = self._places.row_of.setdefault(id(parameter), self._places.add_layer(prefix + layer))
+            if parameter.dim() > 1:
+                self._places.with_matrix.add(row)
+            owned.add(id(parameter))
+        self.models[name] = model
+        self._wirings.append(WiringTap(model, prefix, self._fault))
+        self._keepers.append(CallKeeper(model, self._watch))
+        self._outputs.append((outputs, rows, owned))
+        self.history.add_layers(self._places.names)
+
+    def add_optimizer(self, optimizer: Optimizer, in_step: bool = False) -> None:
+        """Watch one more optimizer; ``in_step`` says that its step is under way, its gradients have arrived unseen."""
+        tap = OptimizerTap(
+            optimizer,
+            delivery=self._delivery,
+            also=lambda: self._also(tap),
+            on_read=lambda read, *tables: self._on_read(tap, read, *tables),
+            on_broken=self._on_broken,
+            on_fault=self._fault,
+            on_step=self._on_step,
+            layer_of=lambda parameter: self._places.row_of.get(id(parameter), id(parameter)),
+        )
+        tap.due, tap.blind = True, in_step
+        self._taps.append(tap)
+
+    def observation(self, step: int) -> Observation:
+        """Return the look at ``step``.
+
+        Raises:
+            UsageError: If there was none.
+        """
+        return self.history.at(step)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far, first to last."""
+        return self._alarms.findings
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps made since attaching; of several optimizers, those of the fastest."""
+        return max((tap.steps for tap in self._taps), default=0)
+
+    @property
+    def clipping(self) -> dict[str, float]:
+        """Percentiles of the gradient norm before clipping, the share of looks clipped, and a threshold to try."""
+        return clipping_report(self.history)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What could not be seen in the looks so far, in words."""
+        notes = []
+        if len(self.history):
+            unread = np.isnan(self.history.column("output_rms")).all(axis=0)
+            names = [name for name, missing in zip(self.history.layers, unread, strict=True) if missing]
+            if names:
+                some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+                notes.append(
+                    f"the outputs of {len(names)} layers: {some}. They were never called as modules while gradients "
+                    "were recorded, or were compiled before the monitor was attached"
+                )
+        if any(isinstance(model, nn.parallel.DistributedDataParallel) for model in self.models.values()):
+            notes.append("clipping: under DistributedDataParallel gradients arrive before they are averaged over ranks")
+        return tuple(notes)
+
+    def on_backward(self, tensors: Any) -> None:
+        """Hear of a backward pass: its loss, if it starts from one number."""
+        if self._watch.muted:
+            return
+        for tap in self._taps:  # parameters may have come or been freed since the last step
+            self._guard(tap.rescan)
+        if not self._watch.due:
+            return
+        self._backwards += 1
+        tensors = tuple(tensors)
+        for tap in self._taps:
+            if tap.due:
+                self._guard(tap.note_backward)
+        if len(tensors) == 1 and tensors[0].numel() == 1:
+            self._loss = tensors[0].detach()
+            made_by = tensors[0].grad_fn
+            self._undivided += made_by is not None and made_by.name() in MEANS
+
+    def on_scaler(self, scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
+        """Hear that a loss scaler is about to step."""
+        for tap in self._taps:
+            if tap.optimizer is optimizer and scaler.is_enabled():
+                self._guard(partial(tap.expect, scaler.get_scale()))
+
+    def on_scaled(self, scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
+        """Hear that a loss scaler has stepped, or not."""
+        for tap in self._taps:
+            if tap.optimizer is optimizer and scaler.is_enabled() and not tap.stepped:
+                self._guard(tap.skipped)
+
+    def _also(self, tap: OptimizerTap) -> list[Tensor]:
+        """Return what to bring to the host with a look of ``tap``: loss, backward passes, tables of its models."""
+        loss = torch.tensor(math.nan) if self._loss is None else self._loss
+        stale = tap.stale and not tap.fresh
+        counts = torch.tensor([float(self._backwards), float(self._undivided), float(stale)])
+        self._loss, self._backwards, self._undivided = None, 0, 0
+        return [loss, counts, *(outputs.take() for outputs, _ in self._owned(tap))]
+
+    def _owned(self, tap: OptimizerTap) -> list[tuple[ActivationTap, list[int]]]:
+        keys = {id(parameter) for parameter in tap.parameters}
+        return [(outputs, rows) for outputs, rows, owned in self._outputs if not keys.isdisjoint(owned)]
+
+    def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: np.ndarray) -> None:
+        if self._look is not None and id(tap) in self._look.reported:
+            self._close_look()
+        if self._look is None:
+            step = max(self.steps, self.history.steps[-1] + 1 if len(self.history) else 0)
+            self._look = Look.empty(int(step), len(self._places.names))
+        look = self._look
+        self._last_look[id(tap)] = look.step
+        for parameter in tap.parameters:
+            if id(parameter) not in self._places.row_of:
+                name = f"parameter of {type(tap.optimizer).__name__} {tuple(parameter.shape)}"
+                self._places.row_of[id(parameter)] = self._places.add_layer(name)
+        self.history.add_layers(self._places.names)
+        look.grow(len(self._places.names))
+        self._reduce(tap, read)
+        look.add_step(read, tap.parameters, self._places)
+        loss, counts, *tables = arrays
+        scale = 1.0 if math.isnan(read.scale) else read.scale
+        if not math.isnan(loss) or "loss" not in look.totals:
+            look.totals["loss"] = float(loss) / scale
+        for name, count in zip(("backwards", "undivided", "stale"), counts.tolist(), strict=True):
+            look.totals[name] = look.totals.get(name, 0.0) + count
+        look.totals["weight_change_outside"] = tap.outside
+        tap.outside = math.nan
+        for (_, rows), table in zip(self._owned(tap), tables, strict=False):
+            look.add_outputs(rows, table, read.scale)
+        look.reported.add(id(tap))
+        if len(look.reported) == len(self._taps):
+            self._close_look()
+
+    def _reduce(self, tap: OptimizerTap, read: StepRead) -> None:
+        sums = torch.from_numpy(np.stack([read.arrived, read.used, read.weights, read.moved, read.nonfinite]))
+        sums = sum_over_shards(tap.parameters, sums)
+        read.arrived, read.used, read.weights, read.moved, read.nonfinite = sums.numpy()
+
+    def _close_look(self) -> None:
+        look, self._look = self._look, None
+        if look is None:
+            return
+        look.finish()
+        self.history.append(look.step, look.totals, look.values)
+        if self._alarms.has_sinks:
+            self._alarms.look(look.event(self._places.names))
+        full = look.step - self._judged >= JUDGE_EVERY
+        self._judged = look.step if full else self._judged
+        self._alarms.judge(self._judge(look.step, full), look.step)
+
+    def _judge(self, step: int, full: bool) -> list[Finding]:
+        """Apply the rules to the last look; not all of them at every look, for they take their time."""
+        if not full:
+            return judge_history(self.history, ("SG503",))
+        findings, observation = judge_history(self.history), self.history.at(step)
+        for wiring in self._wirings:
+            findings += wiring.judge(observation)
+        return findings
+
+    def _on_step(self, tap: OptimizerTap) -> None:
+        tap.begin_round(self.steps - self._last_look.get(id(tap), -self.every) >= self.every)
+        self._watch.due = any(tap.due for tap in self._taps)
+        self._alarms.raise_if_asked()
+
+    def _on_broken(self, tap: OptimizerTap) -> None:
+        """A gradient is not finite, and the parameters still are: name the producer, then do as asked."""
+        if self._incidents < MOST_INCIDENTS:
+            self._incidents += 1
+            self._guard(lambda: self._investigate(tap))
+        if self.on_nonfinite == "raise":
+            raise AlarmError(f"step {self.steps}: a gradient is not finite; the parameters are as before this step")
+        if self.on_nonfinite == "skip":
+            for parameter in tap.parameters:
+                parameter.grad = None  # torch's optimizers leave a parameter without a gradient alone
+
+    def _investigate(self, tap: OptimizerTap) -> None:
+        keys = {id(parameter) for parameter in tap.parameters}
+        step = self.steps
+        for keeper, (_, _, owned) in zip(self._keepers, self._outputs, strict=True):
+            call = keeper.last
+            if call is None or keys.isdisjoint(owned):
+                continue
+            self._watch.muted = True
+            try:
+                findings = find_producer(keeper.model, call)
+            finally:
+                self._watch.muted = False
+            for finding in findings:
+                self._alarms.tell(finding, step)
+            if not findings:
+                logger.error("step %d: a gradient is not finite; the batch made again gives finite ones", step)
+            if self.capsules is not None:
+                self._save_capsule(keeper, call, step, findings)
+
+    def _save_capsule(self, keeper: CallKeeper, call: Call, step: int, findings: list[Finding]) -> None:
+        assert self.capsules is not None
+        folder = self.capsules / f"step-{step}"
+        try:
+            logger.error("step %d: writing %s, %.1f MB", step, folder, capsule_size(keeper.model, call) / 1e6)
+            save_capsule(folder, keeper.model, call, step, findings)
+        except (OSError, NotApplicableError) as error:
+            logger.error("step %d: no capsule: %s", step, error)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._fault(error)
+
+    def _fault(self, error: BaseException) -> None:
+        """Let an alarm through; for anything else warn once and watch no more."""
+        if isinstance(error, AlarmError):
+            raise error
+        if not self._faulty:
+            self._faulty = True
+            self._guard(self.detach)
+            warnings.warn(
+                f"Monitor: expected to watch on, got {type(error).__name__}: {error}. The training goes on unwatched.",
+                SteadygradWarning,
+                stacklevel=2,
+            )

@@ -1,0 +1,33 @@
+"""Models and optimizers by the names under which a monitor shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from steadygrad.errors import UsageError
+
+__all__ = ["by_name"]
+
+
+def by_name(given: Any, kind: type, what: str) -> dict[str, Any]:
+    """Return what was given, one or several, by name: that of a dict, else of the class.
+
+    Raises:
+        UsageError: If something given is of another type.
+    """
+    if isinstance(given, kind):
+        return {"": given}
+    values = (
+        list(given.values()) if isinstance(given, Mapping) else list(given) if isinstance(given, Iterable) else [given]
+    )
+    for value in values:
+        if not isinstance(value, kind):
+            raise UsageError(f"Monitor: expected {what} to be of type {kind.__name__}, got {type(value).__name__}.")
+    if isinstance(given, Mapping):
+        return dict(given)
+    names = [type(value).__name__ for value in values]
+    return {
+        name if names.count(name) == 1 else f"{name}{index}": value
+        for index, (name, value) in enumerate(zip(names, values, strict=True))
+    }

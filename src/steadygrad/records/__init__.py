@@ -1,0 +1,37 @@
+"""Plain frozen data that flows through the package. Imports nothing heavy."""
+
+from steadygrad.records.blueprint import Blueprint, Layer, Range, Role, TargetKind
+from steadygrad.records.finding import Diagnosis, Finding, Severity, Symptom
+from steadygrad.records.history import History
+from steadygrad.records.observation import LayerStats, Moments, Observation
+from steadygrad.records.prescription import Prescription, Step
+from steadygrad.records.proof import Proof, Verdict
+from steadygrad.records.serial import to_json, to_plain, whole_file, write_whole
+from steadygrad.records.trial import Outcome, Run, Trial
+
+__all__ = [
+    "Blueprint",
+    "Diagnosis",
+    "Finding",
+    "History",
+    "Layer",
+    "LayerStats",
+    "Moments",
+    "Observation",
+    "Outcome",
+    "Prescription",
+    "Proof",
+    "Range",
+    "Role",
+    "Run",
+    "Severity",
+    "Step",
+    "Symptom",
+    "TargetKind",
+    "Trial",
+    "Verdict",
+    "to_json",
+    "to_plain",
+    "whole_file",
+    "write_whole",
+]

@@ -1,0 +1,73 @@
+"""What one look at a network measured: numbers only, no judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LayerStats", "Moments", "Observation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Describe one tensor. All but ``nonfinite`` and ``numel`` are taken over its finite entries.
+
+    ``rms`` is exact from 1e-300 to 1e300, whatever the dtype of the tensor: it reads neither 0 nor inf where the
+    entries are neither.
+    """
+
+    rms: float
+    mean: float
+    abs_max: float
+    zero_fraction: float
+    nonfinite: int
+    numel: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStats:
+    """The measurements of one call of one layer; None where the thing does not exist or was not seen.
+
+    Attributes:
+        name: The name of the same call in :class:`~steadygrad.records.Blueprint`.
+        output: The layer's output.
+        signal: RMS of the output's deviation from its mean over the batch: what the layer says *about the input*.
+            A deep sigmoid stack keeps an ``output.rms`` near 0.5 while its ``signal`` falls to 0.
+        dead_fraction: Share of units that are exactly zero for every sample of the batch (activations only).
+        saturated_fraction: Share of entries on a bound of the activation, where its slope is below 2.5 % of the
+            steepest (bounded activations only).
+        output_grad: The loss gradient with respect to the layer's output.
+        weight: All weights of the layer with two or more dimensions, as one.
+        weight_grad: Their gradient, as the optimizer finds it; None if no gradient arrived.
+        update_ratio: ``rms(step) / rms(weight)`` of one step of the set-up's own optimizer.
+    """
+
+    name: str
+    output: Moments | None = None
+    signal: float | None = None
+    dead_fraction: float | None = None
+    saturated_fraction: float | None = None
+    output_grad: Moments | None = None
+    weight: Moments | None = None
+    weight_grad: Moments | None = None
+    update_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at a network.
+
+    Attributes:
+        loss: The loss of the batch; may be non-finite.
+        layers: One entry a layer call, in execution order, in step with ``Blueprint.layers``.
+        grad_norm: The global L2 norm of all parameter gradients, before any clipping.
+        output: The model's output; None if it is no floating tensor.
+        output_signal: RMS of the output's deviation from its mean over the batch.
+        step: The training step at which the look was taken; 0 for an untrained network.
+    """
+
+    loss: float
+    layers: tuple[LayerStats, ...]
+    grad_norm: float
+    output: Moments | None = None
+    output_signal: float | None = None
+    step: int = 0

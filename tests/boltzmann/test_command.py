@@ -1,0 +1,57 @@
+"""``steadygrad dbn`` from fitting to export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from steadygrad.cli.dbn import app, read_rows
+from steadygrad.errors import DataFileError, UsageError
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_fit_score_sample_filters_export(tmp_path: Path) -> None:
+    model = tmp_path / "dbn"
+    quick = ("--hidden", "30,20", "--pretrain-epochs", 2, "--epochs", 5, "--save", model)
+    assert "test error" in run("fit", *quick)
+    assert "% of 360 rows" in run("score", model)
+    assert "30 filters" in run("filters", model, "--out", tmp_path / "f.png")
+    run("export", model, "--out", tmp_path / "net")
+    assert load_file(tmp_path / "net")["0.weight"].shape == (30, 64)
+    run("fit", *quick, "--generative")
+    assert "4 samples" in run("sample", model, "--label", 3, "--count", 4, "--steps", 5, "--out", tmp_path / "s.png")
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="--label: expected one of 0, 1"):
+        run("sample", model, "--label", "x")
+
+
+def test_files_without_classes_make_plain_networks(tmp_path: Path) -> None:
+    rows = (np.random.default_rng(0).random((60, 9)) < 0.4).astype(np.uint8)
+    np.save(tmp_path / "rows.npy", rows)
+    options = ("--data", tmp_path / "rows.npy", "--hidden", "5,4", "--pretrain-epochs", 2, "--save", tmp_path / "dbn")
+    assert "nats a sample (exact)" in run("fit", *options)
+    assert "nats a sample (exact)" in run("score", tmp_path / "dbn", "--data", tmp_path / "rows.npy")
+    run("sample", tmp_path / "dbn", "--count", 2, "--steps", 3, "--out", tmp_path / "s.png")
+
+
+def test_tables_name_their_label(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,kind\n1,2.5,x\n3,4,y\n")
+    rows, classes, test = read_rows(str(tmp_path / "t.csv"), "kind")
+    np.testing.assert_array_equal(rows, [[1, 2.5], [3, 4]])
+    assert list(classes) == ["x", "y"]
+    assert test is None
+    with pytest.raises(UsageError, match="--label: expected one of the columns a, b, kind, got 'c'"):
+        read_rows(str(tmp_path / "t.csv"), "c")
+    with pytest.raises(DataFileError, match="expected rows of numbers"):
+        read_rows(str(tmp_path / "none.npy"))
+    with pytest.raises(UsageError, match=r"--data: expected digits, mnist, fashion-mnist or a \.npy"):
+        read_rows("nothing")

@@ -1,0 +1,69 @@
+"""All gradient transforms on two gloo processes: DDP and FSDP2 give the numbers of a single process."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from steadygrad.errors import NotApplicableError
+from steadygrad.remedies import adaptive_clip, attach
+
+from .transforms import CASES, STEPS, batch, network, train_by_hand
+
+pytestmark = pytest.mark.slow
+
+OPTIMIZERS = (partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.AdamW, lr=0.01, fused=True))
+
+
+def _worker(rank: int, store: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        for make in CASES.values():
+            for optimizer_of in OPTIMIZERS:
+                expected = train_by_hand(make(), optimizer_of)
+                for spread in (DistributedDataParallel, _sharded):
+                    found = _train(spread, make(), optimizer_of, rank)
+                    for a, b in zip(found, expected, strict=True):
+                        message = f"{make().name} with {spread.__name__}: {{}}".format
+                        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=message)
+        _check_refusal()
+    finally:
+        dist.destroy_process_group()
+
+
+def _sharded(model: nn.Module) -> nn.Module:
+    return fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+
+
+def _train(spread, make_transform, optimizer_of, rank: int) -> list[Tensor]:
+    model = spread(network())
+    optimizer = optimizer_of(model.parameters())
+    attach(optimizer, make_transform)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        x, y = (part[rank::2] for part in batch(step))  # each process its half
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in model.parameters()]
+
+
+def _check_refusal() -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    weight = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(1)]))
+    with pytest.raises(NotApplicableError, match=r"adaptive_clip: expected parameters sharded along dimension 0"):
+        attach(torch.optim.SGD([weight], lr=0.1), adaptive_clip())
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_worker, (str(tmp_path / "store"),), nprocs=2)

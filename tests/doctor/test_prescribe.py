@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+
+from steadygrad.doctor import prescribe
+from steadygrad.doctor.prescribe import WHY
+from steadygrad.records import Diagnosis, Prescription, Severity, Symptom, TargetKind
+from steadygrad.remedies import CATALOGUE, make
+
+from .patients import diagnosis_of
+
+VANISHING, EXPLODING = ("SG101", Symptom.VANISHING), ("SG201", Symptom.EXPLODING)
+DATA_IN, DATA_OUT = ("SG802", Symptom.DATA), ("SG803", Symptom.DATA)
+SMALL_STEPS = ("SG502", Symptom.LEARNING_RATE)
+
+
+def wiring(code: str) -> tuple[str, Symptom]:
+    return code, Symptom.WIRING
+
+
+def names(prescription: Prescription) -> list[str]:
+    return [step.remedy for step in prescription.steps]
+
+
+def test_a_healthy_network_gets_a_learning_rate_then_an_optimizer_then_new_weights() -> None:
+    assert [names(each) for each in prescribe(diagnosis_of())] == [
+        [],
+        ["optimizer"],
+        ["initialization"],
+        ["initialization", "optimizer"],
+    ]
+
+
+def test_trouble_with_propagation_gets_ever_larger_changes() -> None:
+    assert [names(each) for each in prescribe(diagnosis_of(VANISHING))] == [
+        ["initialization"],
+        ["initialization", "optimizer"],
+        ["activation", "initialization", "optimizer"],
+        ["residual", "initialization", "optimizer"],
+        ["normalization", "initialization", "optimizer"],
+        ["activation", "residual", "normalization", "initialization", "optimizer"],
+    ]
+
+
+def test_exploding_gradients_are_clipped_early() -> None:
+    assert names(prescribe(diagnosis_of(EXPLODING))[1]) == ["initialization", "clip_by_global_norm"]
+
+
+def test_notes_are_not_treated() -> None:
+    noted = prescribe(diagnosis_of(VANISHING, wiring("SG601"), severity=Severity.NOTE))
+    assert noted == prescribe(diagnosis_of())
+
+
+REPAIRS = [
+    (diagnosis_of(wiring("SG601"), head="Softmax"), ["head(to='identity')"]),
+    (diagnosis_of(wiring("SG601"), loss="nll_loss"), ["loss(to='cross_entropy')"]),
+    (diagnosis_of(wiring("SG601"), loss="nll_loss", head="Softmax"), ["head(to='log_softmax')"]),
+    (diagnosis_of(wiring("SG602"), loss="binary_cross_entropy", head="Softmax"), ["head(to='sigmoid')"]),
+    (diagnosis_of(wiring("SG602"), loss="mse_loss", head="Softmax"), ["head(to='identity')"]),
+    (diagnosis_of(wiring("SG603"), loss="mse_loss", head="Tanh"), ["head(to='identity')"]),
+    (diagnosis_of(wiring("SG605"), loss="mse_loss", target=TargetKind.REAL), ["loss(to='mse')"]),
+    (diagnosis_of(DATA_IN), ["standardize_inputs()"]),
+    (diagnosis_of(DATA_OUT, loss="mse_loss", target=TargetKind.REAL), ["standardize_targets()"]),
+    (diagnosis_of(DATA_OUT), []),
+    (
+        diagnosis_of(wiring("SG603"), DATA_IN, DATA_OUT, loss="mse_loss", head="Tanh", target=TargetKind.REAL),
+        ["head(to='identity')", "standardize_inputs()", "standardize_targets()"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("diagnosis", "repairs"), REPAIRS)
+def test_plain_faults_are_repaired_in_every_prescription(diagnosis: Diagnosis, repairs: list[str]) -> None:
+    found = prescribe(diagnosis)
+    assert [str(step) for step in found[0].steps] == repairs, "the smallest change is nothing but the repairs"
+    assert all([str(step) for step in each.steps[: len(repairs)]] == repairs for each in found)
+
+
+@pytest.mark.parametrize("keep_weights", [False, True])
+@pytest.mark.parametrize(
+    "diagnosis",
+    [diagnosis_of(), diagnosis_of(VANISHING), diagnosis_of(EXPLODING, VANISHING), diagnosis_of(VANISHING, DATA_IN)],
+    ids=["healthy", "vanishing", "exploding", "unscaled"],
+)
+def test_sizes_grow_and_nothing_is_there_twice(diagnosis: Diagnosis, keep_weights: bool) -> None:
+    found = prescribe(diagnosis, keep_weights=keep_weights)
+    sizes = [len(each.steps) for each in found]
+    assert sizes == sorted(sizes)
+    assert len({str(each) for each in found}) == len(found)
+
+
+@pytest.mark.parametrize("diagnosis", [diagnosis_of(), diagnosis_of(VANISHING), diagnosis_of(EXPLODING)])
+def test_weights_that_carry_something_are_not_drawn_again(diagnosis: Diagnosis) -> None:
+    found = prescribe(diagnosis, keep_weights=True)
+    assert all("initialization" not in names(each) for each in found)
+    assert found[0].steps == ()
+
+
+def test_steps_say_which_findings_they_answer() -> None:
+    *_, last = prescribe(diagnosis_of(VANISHING, SMALL_STEPS, DATA_IN))
+    assert {step.remedy: step.answers for step in last.steps} == {
+        "standardize_inputs": ("SG802",),
+        "activation": ("SG101",),
+        "residual": ("SG101",),
+        "normalization": ("SG101",),
+        "initialization": ("SG101",),
+        "optimizer": ("SG101", "SG502"),
+    }
+
+
+def test_every_step_is_in_the_catalogue_and_explained() -> None:
+    assert set(WHY) <= set(CATALOGUE)
+    for diagnosis in (diagnosis_of(VANISHING, EXPLODING), *(diagnosis for diagnosis, _ in REPAIRS)):
+        for prescription in prescribe(diagnosis):
+            assert prescription.rationale
+            for step in prescription.steps:
+                assert make(step.remedy, **step.settings).card.name == step.remedy

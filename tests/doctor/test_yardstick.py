@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from steadygrad.doctor.apply import apply
+from steadygrad.doctor.reference import reference_setup
+from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
+from steadygrad.training import TrainingSetup
+
+from .patients import clusters, images, mlp, plane, setup_of
+
+
+def test_chance_is_the_share_of_the_commonest_class() -> None:
+    x = torch.randn(100, 8)
+    y = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    found = yardstick(setup_of(), (x, y))
+    assert found.metric == "accuracy"
+    assert found.chance == pytest.approx(0.6)
+    assert found.luck == pytest.approx(3 * math.sqrt(0.6 * 0.4 / 100))
+
+
+def test_targets_that_do_not_count_are_not_counted() -> None:
+    y = torch.tensor([0] * 6 + [1] * 4 + [-100] * 90)
+    assert yardstick(setup_of(), (torch.randn(100, 8), y)).chance == pytest.approx(0.6)
+
+
+def test_one_hot_targets_count_as_classes() -> None:
+    x, y = clusters()
+    held = yardstick(setup_of(data=(x, F.one_hot(y).float())), (x, F.one_hot(y).float()))
+    assert held.chance == pytest.approx(y.bincount().max().item() / len(y))
+
+
+def test_binary_targets_count_every_entry() -> None:
+    y = torch.tensor([[0.0], [0.0], [0.0], [1.0]] * 25)
+    setup = TrainingSetup(mlp(1), F.binary_cross_entropy_with_logits, train=(torch.randn(100, 8), y))
+    assert yardstick(setup, setup.train).chance == pytest.approx(0.75)
+
+
+def test_real_targets_have_chance_zero() -> None:
+    setup = setup_of(mlp(1), plane(), F.mse_loss)
+    assert yardstick(setup, setup.validation) == Yardstick("R2", 0.0, 9 / 100)
+
+
+def test_random_predictions_stay_within_luck() -> None:
+    g = torch.Generator().manual_seed(0)
+    setup = setup_of()
+    x, y = torch.randn(50, 8), torch.randint(0, 3, (50,), generator=g)
+    held = yardstick(setup, (x, y))
+    scores = [(torch.randint(0, 3, (50,), generator=g) == y).double().mean().item() for _ in range(500)]
+    assert not any(held.beyond_luck(score) for score in scores)
+    assert held.beyond_luck(0.9)
+
+
+def test_a_metric_of_the_users_own_has_no_chance() -> None:
+    def f1(output: torch.Tensor, target: torch.Tensor) -> float:
+        return 0.0
+
+    setup = setup_of(metric=f1)
+    held = yardstick(setup, setup.validation, [0.9])
+    assert held == Yardstick("f1")
+    assert held.goal is None
+    assert held.beyond_luck(-5.0)
+    assert not held.beyond_luck(-math.inf)
+
+
+def test_the_goal_lies_near_the_reference() -> None:
+    held = Yardstick("accuracy", 0.1, 0.05, 0.9)
+    assert held.goal == pytest.approx(0.1 + GOAL_SHARE * 0.8)
+    assert held.at(0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("reference", [0.3, -math.inf, math.nan])
+def test_a_reference_that_is_no_better_than_luck_is_none(reference: float) -> None:
+    setup = setup_of()
+    held = yardstick(setup, setup.validation, [reference])
+    assert held.reference is None
+    assert held.goal is None
+
+
+@pytest.mark.parametrize(
+    ("setup", "shape"),
+    [
+        (setup_of(), (5, 3)),
+        (setup_of(data=images(), model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))), (5, 2)),
+        (setup_of(mlp(1), plane(), F.mse_loss), (5, 1)),
+        (setup_of(torch.nn.Sequential(mlp(1), torch.nn.Flatten(0)), (plane()[0], plane()[1][:, 0]), F.mse_loss), (5,)),
+    ],
+    ids=["classes", "images", "real", "real without a column"],
+)
+def test_the_reference_answers_in_the_shape_of_the_task(setup: TrainingSetup, shape: tuple[int, ...]) -> None:
+    found = reference_setup(setup)
+    assert found is not None
+    shallow, prescription = found
+    treated = apply(prescription, shallow)
+    assert treated.model(setup.train[0][:5]).shape == shape
+
+
+def test_the_reference_takes_over_nothing_that_belongs_to_the_users_model() -> None:
+    found = reference_setup(setup_of(redraw=lambda model: model.gone(), scheduler=lambda optimizer: None))
+    assert found is not None
+    assert found[0].redraw is None
+    assert found[0].scheduler is None
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        setup_of(metric=lambda output, target: 0.0),
+        setup_of(forward=lambda model, batch: model(batch[0])),
+        setup_of(torch.nn.Sequential(torch.nn.Embedding(5, 3)), (torch.randint(0, 5, (400,)), clusters()[1])),
+    ],
+    ids=["own metric", "own forward", "indices"],
+)
+def test_there_is_no_reference_where_none_fits(setup: TrainingSetup) -> None:
+    assert reference_setup(setup) is None
