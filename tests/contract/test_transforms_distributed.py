@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
+from tests.two_processes import check_in_two_processes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -25,21 +25,16 @@ pytestmark = pytest.mark.slow
 OPTIMIZERS = (partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.AdamW, lr=0.01, fused=True))
 
 
-def _worker(rank: int, store: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        for make in CASES.values():
-            for optimizer_of in OPTIMIZERS:
-                expected = train_by_hand(make(), optimizer_of)
-                for spread in (DistributedDataParallel, _sharded):
-                    found = _train(spread, make(), optimizer_of, rank)
-                    for a, b in zip(found, expected, strict=True):
-                        message = f"{make().name} with {spread.__name__}: {{}}".format
-                        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=message)
-        _check_refusal()
-    finally:
-        dist.destroy_process_group()
+def _check(rank: int) -> None:
+    for make in CASES.values():
+        for optimizer_of in OPTIMIZERS:
+            expected = train_by_hand(make(), optimizer_of)
+            for spread in (DistributedDataParallel, _sharded):
+                found = _train(spread, make(), optimizer_of, rank)
+                for a, b in zip(found, expected, strict=True):
+                    message = f"{make().name} with {spread.__name__}: {{}}".format
+                    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=message)
+    _check_refusal()
 
 
 def _sharded(model: nn.Module) -> nn.Module:
@@ -66,4 +61,4 @@ def _check_refusal() -> None:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_worker, (str(tmp_path / "store"),), nprocs=2)
+    check_in_two_processes(_check, tmp_path)

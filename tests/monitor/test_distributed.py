@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
+from tests.two_processes import check_in_two_processes
 
 from steadygrad.monitor import Monitor
 
@@ -17,14 +17,9 @@ from .networks import batch, layer_norms, mlp, shown, true_grads
 pytestmark = pytest.mark.slow
 
 
-def _worker(rank: int, store: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        _check_ddp(rank)
-        _check_fsdp()
-    finally:
-        dist.destroy_process_group()
+def _check(rank: int) -> None:
+    _check_ddp(rank)
+    _check_fsdp()
 
 
 def _local_truth(rank: int) -> dict[str, torch.Tensor]:
@@ -66,5 +61,4 @@ def _check_fsdp() -> None:
 
 
 def test_two_ranks(tmp_path: Path) -> None:
-    # Forked, because a child cannot import a test module by its name.
-    torch.multiprocessing.start_processes(_worker, (str(tmp_path / "store"),), nprocs=2, start_method="fork")
+    check_in_two_processes(_check, tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from tests.two_processes import check_in_two_processes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -49,19 +49,14 @@ def sharded(model: nn.Module) -> nn.Module:
     return fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
 
 
-def _worker(rank: int, store: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        for step in STEPS:
-            expected = trained(step)
-            for spread in (DistributedDataParallel, sharded):
-                for a, b in zip(trained(step, spread, slice(rank, None, 2)), expected, strict=True):
-                    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    finally:
-        dist.destroy_process_group()
+def _check(rank: int) -> None:
+    for step in STEPS:
+        expected = trained(step)
+        for spread in (DistributedDataParallel, sharded):
+            for a, b in zip(trained(step, spread, slice(rank, None, 2)), expected, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_worker, (str(tmp_path / "store"),), nprocs=2)
+    check_in_two_processes(_check, tmp_path)
