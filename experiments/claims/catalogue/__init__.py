@@ -1,0 +1,1 @@
+"""One file a claim: its docstring tells the experiment, ``CLAIM`` holds the rest."""

@@ -1,0 +1,46 @@
+"""ReLU and tanh stacks drawn from N(0, 0.01²): by how much the signal shrinks from the first hidden layer to the last,
+and how much better or worse the network learns than one drawn for its activation, each at its best rate.
+"""
+
+from functools import partial
+
+from torch import nn
+
+from experiments.claims.claim import Claim, Outcomes
+from experiments.claims.networks import accuracy, best_training, normal, on_digits, signal_growth, stack
+from experiments.claims.verdict import Condition, Verdict, gains, values
+
+KINDS = {"ReLU": nn.ReLU, "tanh": nn.Tanh}
+GOOD = {"ReLU": partial(nn.init.kaiming_normal_, nonlinearity="relu"), "tanh": nn.init.xavier_normal_}
+DEPTHS = (2, 4, 8)
+
+
+def measure(seed: int, quick: bool) -> dict[str, float]:
+    measured = {}
+    for name, kind in KINDS.items():
+        for depth in DEPTHS:
+            circumstance = f"{name}, {depth} layers"
+            small, good = stack(kind, depth, seed, normal(0.01)), stack(kind, depth, seed, GOOD[name])
+            measured[f"{circumstance}: signal"] = signal_growth(small)
+            for label, model in (("small", small), ("good", good)):
+                measured[f"{circumstance}: {label}"] = accuracy(best_training(on_digits(model), seed, quick))
+    return measured
+
+
+def judge(outcomes: Outcomes) -> Verdict:
+    conditions = []
+    for circumstance in (key.removesuffix(": signal") for key in outcomes[0] if key.endswith(": signal")):
+        effect = gains(outcomes, f"{circumstance}: small", f"{circumstance}: good")
+        conditions.append(Condition(f"{circumstance}: accuracy", effect, least=-0.05))
+        conditions.append(Condition(f"{circumstance}: signal", values(outcomes, f"{circumstance}: signal"), -1, 1))
+    return Verdict(tuple(conditions))
+
+
+CLAIM = Claim(
+    sentence="Small random initial weights keep gradients in a reasonable range.",
+    articles=("000", "002"),
+    criterion="The signal stays within a factor 10 from the first hidden layer to the last, and the network is at most "
+    "0.05 less often right than one drawn for its activation.",
+    measure=measure,
+    judge=judge,
+)

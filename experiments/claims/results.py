@@ -1,0 +1,52 @@
+"""What was measured, as JSON lines: one file a claim, one line a seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from steadygrad.records import to_plain
+from steadygrad.records.serial import write_whole
+
+FOLDER = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement.
+
+    Attributes:
+        seed: Its seed.
+        numbers: What came out.
+        seconds: How long it took.
+        fingerprint: Of the experiment, see :func:`experiments.claims.claim.fingerprint`.
+        torch: Version.
+        machine: Where it ran, in words.
+        date: When, as YYYY-MM-DD.
+    """
+
+    seed: int
+    numbers: dict[str, float]
+    seconds: float
+    fingerprint: str
+    torch: str
+    machine: str
+    date: str
+
+
+def load(name: str, folder: Path = FOLDER) -> list[Result]:
+    """Return the results of a claim in the order of seeds."""
+    path = folder / f"{name}.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return sorted((Result(**json.loads(line)) for line in lines), key=lambda result: result.seed)
+
+
+def save(name: str, results: list[Result], folder: Path = FOLDER) -> None:
+    """Write the results of a claim, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ordered = sorted(results, key=lambda result: result.seed)
+    lines = (json.dumps(to_plain(asdict(result)), allow_nan=False) for result in ordered)
+    write_whole(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
