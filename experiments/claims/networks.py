@@ -16,7 +16,7 @@ from steadygrad.training.datasets import Dataset, load
 from steadygrad.training.setup import Data
 
 WIDTH, BATCH = 32, 128
-STEPS, QUICK_STEPS = 200, 8
+STEPS, QUICK_STEPS = 150, 8
 RATES = (0.01, 0.1, 1.0)
 LEAST_LOG = -300.0  # stands for the logarithm of 0, which JSON does not have
 

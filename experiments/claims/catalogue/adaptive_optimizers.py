@@ -1,4 +1,4 @@
-"""Gradient descent is replaced by Adam, Adagrad or RMSprop in networks that learn nothing."""
+"""Gradient descent is replaced by Adam or Adagrad in networks that learn nothing."""
 
 from experiments.claims.rescue import EXPLODING, SIGMOID, SMALL, Rescue
 
@@ -7,7 +7,6 @@ TRIAL = Rescue(
     {
         "Adam": ("optimizer", {"name": "adam"}),
         "Adagrad": ("optimizer", {"name": "adagrad"}),
-        "RMSprop": ("optimizer", {"name": "rmsprop"}),
     },
 )
 

@@ -6,7 +6,6 @@ TRIAL = Rescue(
     (SIGMOID, EXPLODING),
     {
         "noise of 0.1": ("augmentation", {"noise": 0.1}),
-        "noise of 0.5": ("augmentation", {"noise": 0.5}),
     },
 )
 

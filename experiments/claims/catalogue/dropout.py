@@ -5,7 +5,6 @@ from experiments.claims.rescue import EXPLODING, SIGMOID, Rescue
 TRIAL = Rescue(
     (SIGMOID, EXPLODING),
     {
-        "p = 0.1": ("dropout", {"p": 0.1}),
         "p = 0.5": ("dropout", {"p": 0.5}),
     },
 )

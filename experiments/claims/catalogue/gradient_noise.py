@@ -5,7 +5,6 @@ from experiments.claims.rescue import EXPLODING, SIGMOID, Rescue
 TRIAL = Rescue(
     (SIGMOID, EXPLODING),
     {
-        "eta 0.01": ("gradient_noise", {"eta": 0.01}),
         "eta 1": ("gradient_noise", {"eta": 1.0}),
     },
 )

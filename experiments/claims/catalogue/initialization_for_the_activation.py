@@ -8,7 +8,6 @@ TRIAL = Rescue(
     (SIGMOID, SMALL, EXPLODING),
     {
         "drawn for the activation": ("initialization", {"method": "auto"}),
-        "Xavier": ("initialization", {"method": "xavier"}),
         "He": ("initialization", {"method": "he"}),
     },
 )

@@ -1,12 +1,11 @@
-"""The absolute weights join the loss, by soft thresholding after each step, at two strengths."""
+"""The absolute weights join the loss, by soft thresholding after each step, at a strength of 0.001."""
 
 from experiments.claims.rescue import EXPLODING, SIGMOID, Rescue
 
 TRIAL = Rescue(
     (SIGMOID, EXPLODING),
     {
-        "strength 0.0001": ("l1_penalty", {"strength": 1e-4}),
-        "strength 0.01": ("l1_penalty", {"strength": 1e-2}),
+        "strength 0.001": ("l1_penalty", {"strength": 1e-3}),
     },
 )
 

@@ -1,5 +1,5 @@
 """Stacks whose weights are drawn from N(0, 1), far above 1/sqrt(32): growth of the loss gradient towards the input
-before training, and whether 200 steps of gradient descent at 0.1 diverge.
+before training, and whether 150 steps of gradient descent at 0.1 diverge.
 """
 
 from torch import nn

@@ -1,4 +1,4 @@
-"""The activations of networks that learn nothing are replaced by Swish (SiLU) or GELU."""
+"""The activations of networks that learn nothing are replaced by Swish (SiLU)."""
 
 from experiments.claims.rescue import EXPLODING, SIGMOID, Rescue
 
@@ -7,7 +7,6 @@ TRIAL = Rescue(
     {
         "SiLU": ("activation", {"to": "silu"}),
         "SiLU drawn for it": [("activation", {"to": "silu"}), ("initialization", {"method": "auto"})],
-        "GELU": ("activation", {"to": "gelu"}),
     },
 )
 

@@ -43,7 +43,7 @@ def judge(outcomes: Outcomes) -> Verdict:
 CLAIM = Claim(
     sentence="A smaller learning rate prevents exploding and vanishing gradients.",
     articles=("001",),
-    criterion="At the smaller rate the network is more than 0.3 more often right after 200 steps.",
+    criterion="At the smaller rate the network is more than 0.3 more often right after 150 steps.",
     measure=measure,
     judge=judge,
 )
