@@ -84,10 +84,10 @@ def train(setup: TrainingSetup, seed: int, quick: bool, steps: int = STEPS) -> T
 
 
 def accuracy(training: Training, data: Data | None = None) -> float:
-    """Return the share of right answers, on held-out data by default; 0 for a training that diverged."""
+    """Return the share of right answers, on held-out data by default; 0 if they, or the loss, are not finite."""
     if training.diverged:
         return 0.0
-    return evaluate(training.setup, training.model, data or training.setup.validation)[1]
+    return max(0.0, evaluate(training.setup, training.model, data or training.setup.validation)[1])
 
 
 def best_training(setup: TrainingSetup, seed: int, quick: bool, steps: int = STEPS) -> Training:

@@ -32,9 +32,9 @@ scikit-learn's 8 x 8 digits (unless told otherwise), a few hundred steps, at the
 """
 
 
-def write(path: Path = PAGE) -> None:
+def write() -> None:
     """Write the page."""
-    write_whole(path, text())
+    write_whole(PAGE, text())
 
 
 def text() -> str:

@@ -35,18 +35,18 @@ class Result:
     date: str
 
 
-def load(name: str, folder: Path = FOLDER) -> list[Result]:
+def load(name: str) -> list[Result]:
     """Return the results of a claim in the order of seeds."""
-    path = folder / f"{name}.jsonl"
+    path = FOLDER / f"{name}.jsonl"
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
     return sorted((Result(**json.loads(line)) for line in lines), key=lambda result: result.seed)
 
 
-def save(name: str, results: list[Result], folder: Path = FOLDER) -> None:
+def save(name: str, results: list[Result]) -> None:
     """Write the results of a claim, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     ordered = sorted(results, key=lambda result: result.seed)
     lines = (json.dumps(to_plain(asdict(result)), allow_nan=False) for result in ordered)
-    write_whole(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+    write_whole(FOLDER / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from experiments.articles import backpropagation_by_hand, dbn_with_clipping, linear_network_with_clipping
 from experiments.articles.faults import FAULTS, Fault, table
+
 from steadygrad.training.datasets import load
 
 

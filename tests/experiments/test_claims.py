@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from experiments.claims import __main__ as command
 from experiments.claims import page, results
 from experiments.claims.claim import ARTICLES, description, fingerprint, load_claims
@@ -17,8 +17,9 @@ CLAIMS = load_claims()
 STEADY = [1.0, 1.1, 0.9, 1.0, 1.0]
 
 
-def result(seed: int, name: str = "he_factor", **numbers: float) -> Result:
-    return Result(seed, numbers, 1.0, fingerprint(name), "2.13.0", "a machine", "2026-11-21")
+def result(seed: int) -> Result:
+    numbers = {"variance times sqrt(2)": -3.0 - seed / 10}
+    return Result(seed, numbers, 1.0, fingerprint("he_factor"), "2.13.0", "a machine", "2026-11-21")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_every_claim_tells_its_experiment_source_and_criterion(name: str) -> Non
 
 
 @pytest.mark.slow
-def test_every_experiment_runs_and_is_judged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_every_experiment_runs_and_is_judged() -> None:
     stored = {path: path.read_bytes() for path in results.FOLDER.glob("*.jsonl")}
     assert command.main(["--quick"]) == 0
     assert len(CLAIMS) >= 36
@@ -82,27 +83,60 @@ def test_an_experiment_gives_the_same_numbers_again() -> None:
         assert first == second != CLAIMS[name].measure(4, True)
 
 
-def test_only_what_is_missing_is_measured_and_interruptions_lose_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let results and page go to an empty folder, and measure nothing in earnest."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "claims.md")
+    monkeypatch.setattr(command, "measure_one", lambda machine, unit: result(unit[1]))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_an_interrupted_command_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[int] = []
 
-    def measure_one(machine: str, unit: command.Unit) -> Result:
+    def interrupted(machine: str, unit: command.Unit) -> Result:
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(unit[1])
-        return result(unit[1], **{"variance times sqrt(2)": -3.0 - unit[1] / 10})
+        return result(unit[1])
 
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    monkeypatch.setattr(results.load, "__defaults__", (tmp_path,))
-    monkeypatch.setattr(results.save, "__defaults__", (tmp_path,))
-    monkeypatch.setattr(page, "PAGE", tmp_path / "claims.md")
-    monkeypatch.setattr(page.write, "__defaults__", (tmp_path / "claims.md",))
-    monkeypatch.setattr(command, "measure_one", measure_one)
     arguments = ["--only", "he_factor", "--seeds", "4"]
-    assert command.main(arguments) == 130
-    assert [each.seed for each in results.load("he_factor")] == [0, 1]
-    measured.clear()
-    measure_two = list(measured)
-    assert command.main(arguments) in (0, 130)
-    assert measured == [2, 3] and measure_two == []
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "measure_one", interrupted)
+        assert command.main(arguments) == 130
+        assert [each.seed for each in results.load("he_factor")] == measured == [0, 1]
+    assert command.main(arguments) == 0
+    assert [each.seed for each in results.load("he_factor")] == [0, 1, 2, 3]
+    assert "| variance times sqrt(2) | -3.15 |" in page.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_results_of_another_experiment_are_measured_again() -> None:
+    results.save("he_factor", [replace(result(0), fingerprint="of another", numbers={})])
+    assert command.main(["--only", "he_factor", "--seeds", "2"]) == 0
+    assert [each.fingerprint for each in results.load("he_factor")] == [fingerprint("he_factor")] * 2
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_claim_whose_data_are_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "measure_one", lambda machine, unit: "There are no data.")
+    assert command.main(["--only", "he_factor"]) == 1
+    assert "he_factor: not measured. There are no data." in capsys.readouterr().err
+
+
+def test_an_unknown_name_gets_the_nearest_one() -> None:
+    with pytest.raises(SystemExit, match=r"Did you mean he_factor\?"):
+        command.main(["--only", "he_faktor"])
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_was_measured_as_it_is_now_on_five_seeds(name: str) -> None:
+    measured = [each.seed for each in results.load(name) if each.fingerprint == fingerprint(name)]
+    assert len(measured) >= 5, "run `make claims`"
+
+
+def test_the_page_shows_what_is_stored(checkout: Path) -> None:
+    assert (checkout / "docs" / "claims.md").read_text(encoding="utf-8") == page.text(), page.__doc__
