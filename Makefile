@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo check test test-all clean
+.PHONY: help venv demo check test test-all claims clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,6 +39,9 @@ test: check  ## check, then the fast tests
 
 test-all: test  ## test, then the slow tests
 	$(BIN)/pytest -m "slow and not gpu" || [ $$? -eq 5 ]  # 5: there are none
+
+claims: $(READY)  ## test the articles' claims, what is missing of them, and write docs/claims.md
+	$(BIN)/python -m experiments.claims
 
 clean:  ## remove the environment and all caches
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
@@ -26,6 +27,15 @@ from steadygrad.training import Executor, Processes, Serial
 SEEDS, QUICK_SEEDS = 5, 2
 
 Unit = tuple[str, int, bool]
+"""Name of a claim, seed, whether in the quick form."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all measurements of a run share; fingerprints are taken before files can change under it."""
+
+    machine: str
+    fingerprints: dict[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,14 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     names = _chosen(options.only)
     seeds = range(options.seeds or (QUICK_SEEDS if options.quick else SEEDS))
-    found = {name: [] if options.quick or options.again else _valid(name) for name in names}
+    session = Session(options.machine, {name: fingerprint(name) for name in names})
+    found = {name: [] if options.quick or options.again else _valid(name, session) for name in names}
     units = [
         (name, seed, options.quick) for name in names for seed in seeds if seed not in {r.seed for r in found[name]}
     ]
     failures: dict[str, str] = {}
     executor: Executor = Serial() if options.workers == 1 else Processes(options.workers)
     try:
-        for (name, *_), result in _measured(executor, units, options.machine):
+        for (name, *_), result in _measured(executor, units, session):
             if isinstance(result, str):
                 failures[name] = result
                 continue
@@ -63,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these claims only")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is kept")
     parser.add_argument("--seeds", type=int, help=f"number of seeds, at least 2 (default {SEEDS})")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--workers", type=int, help="processes (default one a core; 1 is this one)")
     parser.add_argument("--again", action="store_true", help="measure also what is measured already")
     parser.add_argument("--machine", default=f"{os.cpu_count()} cores, {platform.machine()}", help="named in the docs")
     return parser
@@ -79,21 +90,21 @@ def _chosen(only: list[str] | None) -> list[str]:
     return only or known
 
 
-def _valid(name: str) -> list[Result]:
+def _valid(name: str, session: Session) -> list[Result]:
     """Return the results that were measured by the experiment as it is now."""
-    return [result for result in results.load(name) if result.fingerprint == fingerprint(name)]
+    return [result for result in results.load(name) if result.fingerprint == session.fingerprints[name]]
 
 
-def _measured(executor: Executor, units: list[Unit], machine: str) -> Iterator[tuple[Unit, Result | str]]:
+def _measured(executor: Executor, units: list[Unit], session: Session) -> Iterator[tuple[Unit, Result | str]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("claims", total=len(units))
-        for unit, result in zip(units, executor.map(measure_one, machine, units), strict=True):
+        for unit, result in zip(units, executor.map(measure_one, session, units), strict=True):
             yield unit, result
             progress.update(task, advance=1, description=unit[0])
 
 
-def measure_one(machine: str, unit: Unit) -> Result | str:
+def measure_one(session: Session, unit: Unit) -> Result | str:
     """Measure one claim on one seed; a message where it cannot be measured here, as without its data."""
     name, seed, quick = unit
     start = time.perf_counter()
@@ -104,7 +115,7 @@ def measure_one(machine: str, unit: Unit) -> Result | str:
     seconds = round(time.perf_counter() - start, 2)
     numbers = {key: float(f"{number:.6g}") for key, number in numbers.items()}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Result(seed, numbers, seconds, fingerprint(name), torch.__version__, machine, today)
+    return Result(seed, numbers, seconds, session.fingerprints[name], torch.__version__, session.machine, today)
 
 
 def _table(found: dict[str, list[Result]]) -> Table:

@@ -72,7 +72,7 @@ def test_every_claim_tells_its_experiment_source_and_criterion(name: str) -> Non
 @pytest.mark.slow
 def test_every_experiment_runs_and_is_judged() -> None:
     stored = {path: path.read_bytes() for path in results.FOLDER.glob("*.jsonl")}
-    assert command.main(["--quick"]) == 0
+    assert command.main(["--quick", "--workers", "1"]) == 0
     assert len(CLAIMS) >= 36
     assert {path: path.read_bytes() for path in results.FOLDER.glob("*.jsonl")} == stored  # nothing quick is kept
 
@@ -88,20 +88,20 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let results and page go to an empty folder, and measure nothing in earnest."""
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     monkeypatch.setattr(page, "PAGE", tmp_path / "claims.md")
-    monkeypatch.setattr(command, "measure_one", lambda machine, unit: result(unit[1]))
+    monkeypatch.setattr(command, "measure_one", lambda session, unit: result(unit[1]))
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_an_interrupted_command_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[int] = []
 
-    def interrupted(machine: str, unit: command.Unit) -> Result:
+    def interrupted(session: command.Session, unit: command.Unit) -> Result:
         if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(unit[1])
         return result(unit[1])
 
-    arguments = ["--only", "he_factor", "--seeds", "4"]
+    arguments = ["--only", "he_factor", "--seeds", "4", "--workers", "1"]
     with monkeypatch.context() as patched:
         patched.setattr(command, "measure_one", interrupted)
         assert command.main(arguments) == 130
@@ -114,7 +114,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("elsewhere")
 def test_results_of_another_experiment_are_measured_again() -> None:
     results.save("he_factor", [replace(result(0), fingerprint="of another", numbers={})])
-    assert command.main(["--only", "he_factor", "--seeds", "2"]) == 0
+    assert command.main(["--only", "he_factor", "--seeds", "2", "--workers", "1"]) == 0
     assert [each.fingerprint for each in results.load("he_factor")] == [fingerprint("he_factor")] * 2
 
 
@@ -122,8 +122,8 @@ def test_results_of_another_experiment_are_measured_again() -> None:
 def test_a_claim_whose_data_are_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "measure_one", lambda machine, unit: "There are no data.")
-    assert command.main(["--only", "he_factor"]) == 1
+    monkeypatch.setattr(command, "measure_one", lambda session, unit: "There are no data.")
+    assert command.main(["--only", "he_factor", "--workers", "1"]) == 1
     assert "he_factor: not measured. There are no data." in capsys.readouterr().err
 
 
