@@ -1,4 +1,4 @@
-"""The same recall task with LSTM and GRU in place of a plain recurrent network, over 30 and 60 steps, 300 steps of
+"""The same recall task with LSTM and GRU in place of a plain recurrent network, over 30 and 60 steps, 200 steps of
 Adam; the LSTM also with a forget bias of 3, which opens its gate.
 """
 
@@ -25,7 +25,7 @@ def measure(seed: int, quick: bool) -> dict[str, float]:
         models = {name: network(name, seed) for name in ("RNN", "LSTM", "GRU")}
         models["LSTM, forget bias 3"] = open_forget_gate(network("LSTM", seed))
         for name, model in models.items():
-            training = train(on_recall(model, length), seed, quick, steps=300)
+            training = train(on_recall(model, length), seed, quick, steps=200)
             measured[f"{name}, T = {length}"] = accuracy(training)
     return measured
 

@@ -32,7 +32,7 @@ FILLS: dict[str, Callable[[Tensor], None]] = {"normal": normal, "uniform": unifo
 def measure(seed: int, quick: bool) -> dict[str, float]:
     measured = {}
     for name, fill in FILLS.items():
-        model = stack(nn.ReLU, DEPTH, seed, fill, width=128)
+        model = stack(nn.ReLU, DEPTH, seed, fill, width=64)
         measured[f"signal, {name}"] = signal_growth(model)
         measured[f"gradient, {name}"] = gradient_growth(model)
         measured[f"accuracy, {name}"] = accuracy(best_training(on_digits(model), seed, quick))

@@ -6,7 +6,7 @@ TRIAL = Rescue(
     (SIGMOID, EXPLODING),
     {
         "8 samples": ("batch_size", {"samples": 8}),
-        "1024 samples": ("batch_size", {"samples": 1024}),
+        "512 samples": ("batch_size", {"samples": 512}),
     },
 )
 

@@ -1,11 +1,12 @@
-"""The smallest weights of each layer of networks that learn nothing are set to zero before training, and stay there."""
+"""The smallest nine tenths of the weights of each layer of networks that learn nothing are set to zero before training,
+and stay there.
+"""
 
 from experiments.claims.rescue import EXPLODING, SIGMOID, Rescue
 
 TRIAL = Rescue(
     (SIGMOID, EXPLODING),
     {
-        "half": ("pruning", {"amount": 0.5}),
         "nine tenths": ("pruning", {"amount": 0.9}),
     },
 )

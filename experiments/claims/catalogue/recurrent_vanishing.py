@@ -1,5 +1,5 @@
 """Plain recurrent networks with PyTorch's weights are to tell after T steps what the first step showed: decay of the
-gradient from the last input to the first, and accuracy after 300 steps of Adam (chance is 0.25).
+gradient from the last input to the first, and accuracy after 200 steps of Adam (chance is 0.25).
 """
 
 from experiments.claims.claim import Claim, Outcomes
@@ -14,7 +14,7 @@ def measure(seed: int, quick: bool) -> dict[str, float]:
     measured = {}
     for length in LENGTHS:
         measured[f"gradient, T = {length}"] = growth_over_time(network("RNN", seed), length)
-        training = train(on_recall(network("RNN", seed), length), seed, quick, steps=300)
+        training = train(on_recall(network("RNN", seed), length), seed, quick, steps=200)
         measured[f"accuracy, T = {length}"] = accuracy(training)
     return measured
 

@@ -8,7 +8,6 @@ TRIAL = Rescue(
         "ReLU": ("activation", {"to": "relu"}),
         "ReLU drawn by He": [("activation", {"to": "relu"}), ("initialization", {"method": "he"})],
         "leaky ReLU": ("activation", {"to": "leaky_relu"}),
-        "ELU": ("activation", {"to": "elu"}),
     },
 )
 

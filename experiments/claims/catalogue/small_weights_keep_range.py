@@ -19,20 +19,23 @@ def measure(seed: int, quick: bool) -> dict[str, float]:
     measured = {}
     for name, kind in KINDS.items():
         for depth in DEPTHS:
-            circumstance = f"{name}, {depth} layers"
             small, good = stack(kind, depth, seed, normal(0.01)), stack(kind, depth, seed, GOOD[name])
-            measured[f"{circumstance}: signal"] = signal_growth(small)
             for label, model in (("small", small), ("good", good)):
-                measured[f"{circumstance}: {label}"] = accuracy(best_training(on_digits(model), seed, quick))
+                measured[f"{label}, {name}, {depth} layers"] = accuracy(best_training(on_digits(model), seed, quick))
+            measured[f"signal, {name}, {depth} layers"] = signal_growth(small)
     return measured
 
 
 def judge(outcomes: Outcomes) -> Verdict:
     conditions = []
-    for circumstance in (key.removesuffix(": signal") for key in outcomes[0] if key.endswith(": signal")):
-        effect = gains(outcomes, f"{circumstance}: small", f"{circumstance}: good")
-        conditions.append(Condition(f"{circumstance}: accuracy", effect, least=-0.05))
-        conditions.append(Condition(f"{circumstance}: signal", values(outcomes, f"{circumstance}: signal"), -1, 1))
+    for name in KINDS:
+        for depth in DEPTHS:
+            where = f"{name}, {depth} layers"
+            conditions.append(
+                Condition(f"accuracy, {where}", gains(outcomes, f"small, {where}", f"good, {where}"), -0.05)
+            )
+            if depth > 2:  # one hidden layer has nothing to lose it to
+                conditions.append(Condition(f"signal, {where}", values(outcomes, f"signal, {where}"), -1, 1))
     return Verdict(tuple(conditions))
 
 

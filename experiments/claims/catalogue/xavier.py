@@ -8,7 +8,7 @@ from experiments.claims.claim import Claim, Outcomes
 from experiments.claims.networks import accuracy, best_training, gradient_growth, normal, on_digits, stack
 from experiments.claims.verdict import Condition, Verdict, gains, values
 
-KINDS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "ReLU": nn.ReLU}
+KINDS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 DEPTH = 20
 
 
