@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = _chosen(options.only)
     seeds = range(options.seeds or (QUICK_SEEDS if options.quick else SEEDS))
     session = Session(options.machine, {name: fingerprint(name) for name in names})
-    found = {name: [] if options.quick or options.again else _valid(name, session) for name in names}
+    found = {name: [] if options.quick or options.again else results.load(name) for name in names}
     units = [
         (name, seed, options.quick) for name in names for seed in seeds if seed not in {r.seed for r in found[name]}
     ]
@@ -88,11 +88,6 @@ def _chosen(only: list[str] | None) -> list[str]:
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
             raise SystemExit(f"--only: expected the name of a claim, got {name}. {hint}")
     return only or known
-
-
-def _valid(name: str, session: Session) -> list[Result]:
-    """Return the results that were measured by the experiment as it is now."""
-    return [result for result in results.load(name) if result.fingerprint == session.fingerprints[name]]
 
 
 def _measured(executor: Executor, units: list[Unit], session: Session) -> Iterator[tuple[Unit, Result | str]]:

@@ -51,10 +51,8 @@ def text() -> str:
 
 
 def _how(found: list[list[Result]]) -> str:
-    every = [result for each in found for result in each]
-    ran = sorted({f"on {r.machine}, torch {r.torch}, {r.date}" for r in every})
-    hours = sum(result.seconds for result in every) / 60
-    return f"\nMeasured with `python -m experiments.claims` {'; '.join(ran)}: {hours:.0f} minutes of one core.\n"
+    ran = sorted({f"on {result.machine}, torch {result.torch}, {result.date}" for each in found for result in each})
+    return f"\nMeasured with `python -m experiments.claims` {'; '.join(ran)}.\n"
 
 
 def _summary(order: list[str], judged: dict[str, tuple[Claim, list[Result], Verdict]]) -> str:

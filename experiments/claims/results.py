@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from experiments.claims.claim import fingerprint
 from steadygrad.records import to_plain
 from steadygrad.records.serial import write_whole
 
@@ -20,7 +21,7 @@ class Result:
         seed: Its seed.
         numbers: What came out.
         seconds: How long it took.
-        fingerprint: Of the experiment, see :func:`experiments.claims.claim.fingerprint`.
+        fingerprint: Of the experiment; a result of another one counts no more.
         torch: Version.
         machine: Where it ran, in words.
         date: When, as YYYY-MM-DD.
@@ -36,12 +37,13 @@ class Result:
 
 
 def load(name: str) -> list[Result]:
-    """Return the results of a claim in the order of seeds."""
+    """Return what the experiment of a claim, as it is now, has given, in the order of seeds."""
     path = FOLDER / f"{name}.jsonl"
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    return sorted((Result(**json.loads(line)) for line in lines), key=lambda result: result.seed)
+    stored, now = (Result(**json.loads(line)) for line in lines), fingerprint(name)
+    return sorted((result for result in stored if result.fingerprint == now), key=lambda result: result.seed)
 
 
 def save(name: str, results: list[Result]) -> None:

@@ -34,7 +34,7 @@ def judge(outcomes: Outcomes) -> Verdict:
 
 
 CLAIM = Claim(
-    sentence="Batch normalization keeps the scale of gradients in check and lowers the risk of explosion.",
+    sentence="Batch normalization keeps the scale of gradients steady across the layers.",
     articles=("001", "002", "004"),
     criterion="The gradient of a network of He's or PyTorch's own weights stays within a factor 10 over the depth.",
     measure=measure,
