@@ -40,7 +40,7 @@ class Session:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, print the verdicts, and write the page of the docs."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     names = _chosen(options.only)
     seeds = range(options.seeds or (QUICK_SEEDS if options.quick else SEEDS))
     session = Session(options.machine, {name: fingerprint(name) for name in names})
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (name, seed, options.quick) for name in names for seed in seeds if seed not in {r.seed for r in found[name]}
     ]
     failures: dict[str, str] = {}
-    executor: Executor = Serial() if options.workers == 1 else Processes(options.workers)
     try:
+        executor: Executor = Serial() if options.workers == 1 else Processes(options.workers)
         for (name, *_), result in _measured(executor, units, session):
             if isinstance(result, str):
                 failures[name] = result
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
         return 130
+    except SteadygradError as error:  # of the executor
+        print(error, file=sys.stderr)
+        return 1
     Console().print(_table(found))
     if not options.quick:
         page.write()
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these claims only")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is kept")
@@ -77,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, help="processes (default one a core; 1 is this one)")
     parser.add_argument("--again", action="store_true", help="measure also what is measured already")
     parser.add_argument("--machine", default=f"{os.cpu_count()} cores, {platform.machine()}", help="named in the docs")
-    return parser
+    options = parser.parse_args(arguments)
+    if options.seeds is not None and options.seeds < 2:
+        parser.error(
+            f"--seeds: expected at least 2, got {options.seeds}. One seed shows no spread and decides nothing."
+        )
+    return options
 
 
 def _chosen(only: list[str] | None) -> list[str]:

@@ -33,6 +33,7 @@ def test_pretraining_and_not_clipping_makes_the_deep_belief_network_learn() -> N
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
 def test_the_keras_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     pytest.importorskip("keras")
