@@ -10,7 +10,9 @@ from pathlib import Path
 HEAVY = {
     "hypothesis",
     "joblib",
+    "llvmlite",
     "matplotlib",
+    "numba",
     "pandas",
     "pooch",
     "pytest",

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from steadygrad.errors import NotApplicableError, SteadygradWarning
-from steadygrad.remedies import Step, activation, compose, initialization
+from steadygrad.records import Role
+from steadygrad.remedies import Step, activation, compose, initialization, residual
+from steadygrad.remedies.functions import AnsweredFunctions
 from steadygrad.signals import probe
+from steadygrad.signals.layers import ACTIVATION_FUNCTIONS
 from steadygrad.signals.meanfield import gain
 from steadygrad.training import Training, evaluate
 from steadygrad.training.datasets import load
@@ -60,17 +66,83 @@ def test_a_module_that_is_hidden_and_head_is_refused(make_setup) -> None:
 class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.first, self.second, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(F.relu(self.inner(x)))
+        x = F.relu(self.first(x))
+        return self.out(torch.tanh(self.second(x)).mul(self.second(x).relu_()))
 
 
-def test_functions_and_linear_networks_are_refused(make_setup) -> None:
-    with pytest.raises(
-        NotApplicableError, match=r"the model calls relu as a function inside its forward. Swap it there"
-    ):
-        activation()(make_setup(Functional()))
+def by_hand(model: Functional, x: torch.Tensor) -> torch.Tensor:
+    swapped = model.swapped_activation
+    x = swapped(model.first(x))
+    return model.out(swapped(model.second(x)).mul(swapped(model.second(x))))
+
+
+@pytest.mark.parametrize("to", ["gelu", "prelu"])
+def test_functions_are_answered_by_the_new_activation(make_setup, to: str) -> None:
+    setup = make_setup(Functional())
+    plan = activation.plan(setup, to=to)
+    assert "+ forward: calls of relu, tanh" in str(plan)
+    model, x = copy.deepcopy(setup.model), setup.train[0]
+    before, keys, entries = model(x), list(model.state_dict()), dict(vars(model))
+    undo = plan.apply_(model)
+    expected = by_hand(model, x)
+    assert not torch.equal(expected, before)
+    for same in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert same.forward is same.__dict__["forward"]
+        assert torch.equal(same(x), expected)
+        assert all(parameter.grad is None for parameter in same.parameters())
+    again = copy.deepcopy(model)
+    again.swapped_activation.register_forward_hook(lambda *_: torch.zeros(1))  # a copy runs its own module
+    assert torch.equal(model(x), expected)
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    undo.undo()
+    assert torch.equal(model(x), before)
+    assert list(model.state_dict()) == keys
+    assert dict(vars(model)) == entries
+
+
+def test_answered_functions_compile_and_export(make_setup) -> None:
+    treated = activation(to="gelu")(make_setup(Functional()))
+    model, x = treated.model, treated.train[0]
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), model(x))
+    exported = torch.export.export(model, (x,)).module()
+    assert torch.equal(exported(x), model(x))
+
+
+def test_every_place_that_calls_a_function_is_swapped_and_can_be_hooked(make_setup) -> None:
+    class Block(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(super().forward(x))
+
+    setup = make_setup(nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), Block(8, 8), Block(8, 8), nn.Linear(8, 3)))
+    treated = compose(activation(to="relu"), residual())(setup)
+    assert kinds(treated.model).count("ReLU") == 3
+    layers = probe(treated)[0].layers
+    assert {layer.kind for layer in layers if layer.role is Role.ACTIVATION} == {"ReLU"}
+
+
+def test_a_function_that_is_hidden_and_head_is_refused(make_setup) -> None:
+    class Both(Functional):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.out(torch.sigmoid(self.first(x))))
+
+    with pytest.raises(NotApplicableError, match=r"sigmoid makes the model's output and stands between hidden"):
+        activation()(make_setup(Both()))
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATION_FUNCTIONS))
+def test_every_function_can_be_answered(name: str) -> None:
+    forward = AnsweredFunctions((name,), "child").of(nn.Identity())
+    assert forward._functions
+    assert pickle.loads(pickle.dumps(forward))._functions == forward._functions
+
+
+def test_linear_networks_are_refused(make_setup) -> None:
     with pytest.raises(NotApplicableError, match=r"expected a network with hidden activations, found none"):
         activation()(make_setup(nn.Linear(8, 3)))
 

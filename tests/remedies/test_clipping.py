@@ -20,6 +20,8 @@ from steadygrad.remedies import (
     clip_by_parameter_norm,
     clip_by_value,
     global_norm,
+    kernel,
+    norms,
     project_gradients,
 )
 
@@ -113,6 +115,56 @@ def test_half_precision_norms_do_not_overflow() -> None:
     assert global_norm([gradient]) == pytest.approx(300 * math.sqrt(100_000), rel=1e-6)
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def either_kernel(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the kernel that numba compiles and with torch alone."""
+    if request.param == "torch":
+        monkeypatch.setattr(norms, "sum_of_squares_kernel", lambda: None)
+    elif norms.sum_of_squares_kernel() is None:
+        pytest.skip("numba is not installed")
+    monkeypatch.setattr(norms, "_LARGE", 0)
+
+
+@pytest.mark.usefixtures("either_kernel")
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-30, 3e30])
+@pytest.mark.parametrize("numel", [3, 1000, 50_001, 1_200_003])
+def test_norms_of_equal_values_do_not_drift(value: float, numel: int) -> None:
+    tensors = [torch.full((numel,), value), torch.zeros(5)]
+    exact = tensors[0][0].item() * math.sqrt(numel)
+    assert norms.norms_of(tensors) == [pytest.approx(exact, rel=1e-6), 0.0]
+
+
+@pytest.mark.usefixtures("either_kernel")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_norms_by_any_number_of_threads_in_any_layout(threads: int) -> None:
+    image = torch.randn(3, 40, 40, 20, generator=torch.Generator().manual_seed(0)).permute(0, 3, 1, 2)
+    tensors = [image, image.squeeze(), image[:, ::2], torch.empty(0, 4), image.double(), image.bfloat16()]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = norms.norms_of(tensors)
+    finally:
+        torch.set_num_threads(before)
+    assert found == pytest.approx([tensor.double().norm().item() for tensor in tensors], rel=1e-6)
+
+
+@pytest.mark.usefixtures("either_kernel")
+@pytest.mark.parametrize("position", [0, 5_000, 99_999])
+def test_norms_show_what_is_not_finite(position: int) -> None:
+    bad, worse = torch.ones(100_000), torch.ones(100_000)
+    bad[position], worse[position] = math.inf, math.nan
+    assert norms.norms_of([bad, worse]) == [math.inf, pytest.approx(math.nan, nan_ok=True)]
+
+
+@pytest.mark.parametrize("broken", [ImportError, RuntimeError])
+def test_a_numba_that_does_not_work_is_done_without(broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(cached: bool) -> None:
+        raise broken
+
+    monkeypatch.setattr(kernel, "_compile", refuse)
+    assert kernel.sum_of_squares_kernel.__wrapped__() is None
+
+
 @pytest.mark.slow
 def test_norms_over_many_values_stay_exact() -> None:
     values = torch.randn(38_600_000, generator=torch.Generator().manual_seed(0))
@@ -201,6 +253,26 @@ def test_adaptive_clipping_is_timms_bit_for_bit() -> None:
     owners = agc_inputs()
     apply(adaptive_clip(0.1), owners)
     assert [owner.grad.flatten().tolist() for owner in owners] == TIMM
+
+
+@pytest.mark.parametrize("bad", [None, math.nan])
+def test_adaptive_clipping_in_blocks_is_timms_bit_for_bit(bad: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradient, weight = torch.randn(2, 900, 1000, generator=generator)
+    if bad is not None:
+        gradient[3, 5] = bad
+    limits = weight.norm(2, dim=1, keepdim=True).clamp_(min=1e-3).mul_(0.999)
+    norms = gradient.norm(2, dim=1, keepdim=True)
+    clipped = gradient * (limits / norms.clamp(min=1e-6))
+    expected = torch.where((norms < limits) | norms.isnan(), gradient, clipped)
+    owner = nn.Parameter(weight)
+    owner.grad = gradient.clone()
+    transform, gradients = adaptive_clip(0.999), Gradients([owner])
+    with torch.no_grad():
+        state = transform.update(gradients, transform.init([owner]), [owner])
+    assert torch.equal(owner.grad.nan_to_num(7.0), expected.nan_to_num(7.0))
+    assert state["acted"] == 1
+    assert len(state["recent"]) == (bad is None)
 
 
 def test_adaptive_clipping_of_huge_gradients_and_excluded_parameters() -> None:

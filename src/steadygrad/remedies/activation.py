@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from steadygrad.errors import NotApplicableError, SteadygradWarning
 from steadygrad.records import Blueprint, Layer, Role, Symptom
+from steadygrad.remedies.functions import AnsweredFunctions
 from steadygrad.remedies.plan import Change, Plan, planned, replacing
 from steadygrad.remedies.remedy import Card, Site
 from steadygrad.remedies.surgery import is_module_call, module_of, weightless_before
@@ -61,6 +62,7 @@ _MODULES: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "step": Step,
 }
+_CHILD = "swapped_activation"
 # They couple the features of a sample (attention, gates of experts): no elementwise function stands in for them.
 _COUPLED = frozenset({"softmax", "softmin", "log_softmax", "softmax2d", "glu"})
 
@@ -80,9 +82,10 @@ _COUPLED = frozenset({"softmax", "softmin", "log_softmax", "softmax2d", "glu"})
     )
 )
 def activation(setup: TrainingSetup, *, to: To = "gelu") -> Plan:
-    """Swap the hidden elementwise activation modules; the one that makes the output and every softmax stay.
+    """Swap the hidden elementwise activations; the one that makes the output and every softmax stay.
 
-    A module that stands under several names, or is called several times, is replaced by one new module. With SELU,
+    A module that stands under several names, or is called several times, is replaced by one new module; so are all
+    functions (``F.relu``) that one module's forward and what it holds call, however often. With SELU,
     dropout behind the activations becomes alpha dropout of the same rate, which keeps mean and variance (use rates of
     5 to 10 %); initialize with ``method="lecun_normal"`` to complete the recipe.
 
@@ -92,7 +95,7 @@ def activation(setup: TrainingSetup, *, to: To = "gelu") -> Plan:
             straight-through gradient and a warning.
 
     Raises:
-        NotApplicableError: If there is no such module, or one also makes the model's output.
+        NotApplicableError: If there is no such activation, or one also makes the model's output.
     """
     if to == "step":
         warnings.warn(
@@ -103,11 +106,24 @@ def activation(setup: TrainingSetup, *, to: To = "gelu") -> Plan:
         )
     model, blueprint = plain_model(setup.model), read_blueprint(setup)
     hidden = _hidden_activations(model, blueprint)
-    changes: list[Change] = []
-    for old in dict.fromkeys(module_of(model, blueprint.layers[position]) for position in hidden):
-        like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
-        new = _MODULES[to]() if like is None else _MODULES[to]().to(like.device, like.dtype)
-        changes += replacing(model, old, new)
+    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
+
+    def new() -> nn.Module:
+        return _MODULES[to]() if like is None else _MODULES[to]().to(like.device, like.dtype)
+
+    changes, seen = list[Change](), set[nn.Module]()
+    called: dict[str, list[str]] = {}
+    for position in hidden:
+        layer = blueprint.layers[position]
+        if not is_module_call(model, layer):
+            if canonical(layer.kind) != to:
+                called.setdefault(layer.module, []).append(layer.kind)
+        elif (old := module_of(model, layer)) not in seen:
+            seen.add(old)
+            changes += replacing(model, old, new())
+    for module, names in called.items():
+        changes.append(Change(module, "child", _CHILD, new()))
+        changes.append(Change(module, "forward", "forward", AnsweredFunctions(tuple(dict.fromkeys(names)), _CHILD)))
     if to == "selu":
         for dropout in _dropouts_behind(model, blueprint, hidden):
             changes += replacing(model, dropout, nn.AlphaDropout(dropout.p))
@@ -120,23 +136,27 @@ def _hidden_activations(model: nn.Module, blueprint: Blueprint) -> list[int]:
         for position, layer in enumerate(blueprint.layers)
         if layer.role is Role.ACTIVATION and position != blueprint.head_layer and canonical(layer.kind) not in _COUPLED
     ]
-    own = [position for position in hidden if is_module_call(model, blueprint.layers[position])]
-    if not own:
-        raise NotApplicableError(_nothing_to_swap([blueprint.layers[position] for position in hidden]))
-    head = blueprint.layers[blueprint.head_layer] if blueprint.head_layer is not None else None
-    if head is not None and head.module in {blueprint.layers[position].module for position in own}:
-        raise NotApplicableError(
-            f"activation: {head.module} makes the model's output and stands between hidden layers too. "
-            "Give the output an activation module of its own."
-        )
-    return own
-
-
-def _nothing_to_swap(hidden: list[Layer]) -> str:
     if not hidden:
-        return "activation: expected a network with hidden activations, found none. Its layers are linear."
-    where = f"{hidden[0].module or 'the model'} calls {hidden[0].kind} as a function inside its forward"
-    return f"activation: expected activation modules, but {where}. Swap it there."
+        raise NotApplicableError(
+            "activation: expected a network with hidden activations, found none. Its layers are linear."
+        )
+    if blueprint.head_layer is not None:
+        head, others = blueprint.layers[blueprint.head_layer], [blueprint.layers[position] for position in hidden]
+        if any(_reaches(model, layer, head) for layer in others):
+            name = head.name.partition("#")[0]  # without the number of the call
+            raise NotApplicableError(
+                f"activation: {name} makes the model's output and stands between hidden layers too. "
+                "Give the output an activation module of its own."
+            )
+    return hidden
+
+
+def _reaches(model: nn.Module, layer: Layer, head: Layer) -> bool:
+    """Whether to swap a layer would swap the head too: both one module, or a function that both call."""
+    if is_module_call(model, layer):
+        return layer.module == head.module
+    below = not layer.module or f"{head.module}.".startswith(f"{layer.module}.")
+    return below and canonical(layer.kind) == canonical(head.kind)
 
 
 def _dropouts_behind(model: nn.Module, blueprint: Blueprint, activations: list[int]) -> dict[nn.Dropout, None]:
@@ -152,6 +172,6 @@ def _leaving_the_fast_path(model: nn.Module, changes: list[Change]) -> Iterator[
     """Yield what makes transformer layers forget the number by which their fast path knows the old activation."""
     for change in changes:
         owner = model.get_submodule(change.module)
-        if isinstance(owner, nn.TransformerEncoderLayer) and change.name == "activation":
+        if isinstance(owner, nn.TransformerEncoderLayer) and change.name in ("activation", "forward"):
             known = owner.activation_relu_or_gelu
             yield Change(change.module, "attribute", "activation_relu_or_gelu", 0, old=repr(known))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.remedies.gradients import Gradients, GradientTransform, State
-from steadygrad.remedies.norms import entries, unit_norms
+from steadygrad.remedies.norms import HALF, entries, unit_norms
 from steadygrad.remedies.sharding import check_whole_units, local_part
 from steadygrad.remedies.tally import new_tally, tallied
 from steadygrad.remedies.thresholds import Threshold, by_step, positive
@@ -17,6 +17,7 @@ from steadygrad.remedies.thresholds import Threshold, by_step, positive
 __all__ = ["adaptive_clip"]
 
 _LEAST_GRADIENT_NORM = 1e-6  # that a limit is divided by, as timm has it
+_BLOCK = 1 << 19  # entries; so many of gradient and weight stay in a processor's cache
 
 
 def adaptive_clip(
@@ -50,22 +51,18 @@ def adaptive_clip(
     def update(gradients: Gradients, state: State, _: Sequence[Tensor]) -> State:
         bound = ratio(state["steps"])
         excluded = set(state["excluded"])
-        included = [i for i, position in enumerate(gradients.positions) if position not in excluded]
         tensors = gradients.read()
-        limits = _norms(gradients, {i: _weight(gradients, i) for i in included})
-        norms = _norms(gradients, {i: tensors[i] for i in included})
-        torch._foreach_clamp_min_(limits, eps)
-        torch._foreach_mul_(limits, bound)
-        torch._foreach_clamp_min_(norms, _LEAST_GRADIENT_NORM)
-        factors = torch._foreach_div(limits, norms)
+        included = [i for i, position in enumerate(gradients.positions) if position not in excluded]
+        vectors = [i for i in included if gradients.parameters[i].dim() < 2]
+        smallest = _clip_vectors_(gradients, tensors, vectors, bound, eps)
+        for i in set(included).difference(vectors):
+            if tensors[i].numel():
+                smallest[i] = _clip_matrix_(tensors[i], _weight(gradients, i), bound, eps)
         ratios = [0.0] * len(gradients)
-        for i, limit, factor in zip(included, limits, factors, strict=True):
-            least = factor.min().item() if len(factor) else math.inf
-            ratios[i] = bound / least if least > 0 else math.inf
-            if 0 < least < 1:
-                _multiply_units_(gradients.edit()[i], factor)
-            elif not least >= 1:  # squares overflow, or an entry is not finite
-                _multiply_units_(gradients.edit()[i], _exact_factors(tensors[i], limit, factor).sqrt(), times=2)
+        for i, factor in smallest.items():
+            ratios[i] = bound / factor if factor > 0 else math.inf
+        if any(not factor >= 1 for factor in smallest.values()):
+            gradients.edit()  # what it knows of them is no longer true
         largest = max(gradients.max(ratios).tolist(), default=0.0)
         return tallied(state, largest, min(1.0, bound / largest) if largest else 1.0)
 
@@ -79,30 +76,70 @@ def _weight(gradients: Gradients, i: int) -> Tensor:
     return weight if rows is None else weight[rows]
 
 
-def _norms(gradients: Gradients, tensors: dict[int, Tensor]) -> list[Tensor]:
-    """Return the norm of each unit that this process holds, by gradient; a sharded vector's over all processes."""
-    vectors = {i for i in tensors if gradients.parameters[i].dim() < 2}
-    norms = {i: unit_norms(tensor.reshape(-1) if i in vectors else tensor) for i, tensor in tensors.items()}
-    if gradients.sharded and vectors:
-        squares = [norms[i].double().square().item() if i in vectors else 0.0 for i in range(len(gradients))]
-        totals = gradients.sum(squares).sqrt()
-        norms |= {i: totals[i : i + 1].to(norms[i]) for i in vectors}
-    return list(norms.values())
+def _clip_vectors_(
+    gradients: Gradients, tensors: list[Tensor], where: list[int], bound: float, eps: float
+) -> dict[int, float]:
+    """Clip tensors that are one unit each, all at once; return their factors, NaN if they are not finite."""
+    kinds: dict[object, list[int]] = {}
+    for i in where:
+        kinds.setdefault((tensors[i].device, tensors[i].dtype), []).append(i)
+    found: dict[int, float] = {}
+    for positions in kinds.values():
+        limits = _vector_norms(gradients, {i: _weight(gradients, i) for i in positions})
+        norms = _vector_norms(gradients, {i: tensors[i] for i in positions})
+        factors = _factors(limits, norms, bound, eps)
+        found |= zip(positions, factors.tolist(), strict=True)
+        for k, i in enumerate(positions):
+            if not found[i] >= 1:
+                _multiply_units_(tensors[i], limits[k : k + 1], factors[k : k + 1])
+    return found
 
 
-def _exact_factors(tensor: Tensor, limits: Tensor, factors: Tensor) -> Tensor:
-    """Return factors in float64, with those that are 0 or NaN taken from norms of scaled entries; 1 if not finite."""
+def _vector_norms(gradients: Gradients, tensors: dict[int, Tensor]) -> Tensor:
+    """Return the norm of each vector, over all processes. Shape ``(vectors,)``."""
+    dtype = torch.float32 if next(iter(tensors.values())).dtype in HALF else None
+    norms = torch.stack(torch._foreach_norm(list(tensors.values()), 2, dtype))
+    if gradients.sharded:
+        squares = [0.0] * len(gradients)
+        for i, norm in zip(tensors, norms.tolist(), strict=True):
+            squares[i] = norm * norm
+        norms = gradients.sum(squares).sqrt()[list(tensors)].to(norms)
+    return norms
+
+
+def _clip_matrix_(gradient: Tensor, weight: Tensor, bound: float, eps: float) -> float:
+    """Clip each unit, block by block while that lies in the cache; return the smallest factor, NaN if not finite."""
+    units = max(1, _BLOCK // gradient[0].numel())
+    leasts = []
+    for part, weights in zip(gradient.split(units), weight.split(units), strict=True):
+        limits = unit_norms(weights)
+        factors = _factors(limits, unit_norms(part), bound, eps)
+        least = factors.min().item()
+        leasts.append(least)
+        if not least >= 1:
+            _multiply_units_(part, limits, factors)
+    return math.nan if any(map(math.isnan, leasts)) else min(leasts)
+
+
+def _factors(limits: Tensor, norms: Tensor, bound: float, eps: float) -> Tensor:
+    """Make limits of the weights' norms in place, and return what brings each gradient norm to its limit."""
+    limits.clamp_(min=eps).mul_(bound)
+    return limits / norms.clamp_(min=_LEAST_GRADIENT_NORM)
+
+
+def _multiply_units_(tensor: Tensor, limits: Tensor, factors: Tensor) -> None:
+    """Multiply each unit by its factor if that is below 1.
+
+    Factors that are 0 or NaN, because squares overflow or an entry is not finite, are found again from scaled entries.
+    """
+    units = tensor if tensor.dim() > 1 else tensor.unsqueeze(0)
+    shape = (-1, *[1] * (units.dim() - 1))
     failed = ~(factors > 0)
-    units = (tensor[failed] if len(factors) > 1 else tensor).reshape(int(failed.sum()), -1).double()
-    peaks = units.abs().amax(1, keepdim=True)
-    norms = (peaks * torch.linalg.vector_norm(units / peaks, dim=1, keepdim=True)).reshape(-1)
-    factors = factors.double()
-    factors[failed] = torch.where(norms.isfinite(), limits[failed] / norms, 1.0)
-    return factors
-
-
-def _multiply_units_(tensor: Tensor, factors: Tensor, times: int = 1) -> None:
-    """Multiply each unit by its factor, at most 1; twice by the root where the factor may vanish in float32."""
-    factors = factors.clamp(max=1.0)
-    for _ in range(times):
-        tensor.mul_(factors.view(-1, *[1] * (tensor.dim() - 1)) if len(factors) > 1 else factors)
+    units.mul_(factors.clamp(max=1.0).masked_fill(failed, 1.0).view(shape))
+    if failed.any():
+        wide = units[failed].flatten(1).double()
+        peaks = wide.abs().amax(1)
+        norms = peaks * torch.linalg.vector_norm(wide / peaks.unsqueeze(1), dim=1)
+        # Twice by the root, because the factor may vanish in float32.
+        roots = torch.where(norms.isfinite(), (limits[failed] / norms).clamp(max=1.0), 1.0).sqrt().view(shape)
+        units[failed] = units[failed].mul_(roots).mul_(roots)

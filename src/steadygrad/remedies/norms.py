@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from steadygrad.remedies.kernel import sum_of_squares_kernel
 from steadygrad.signals.moments import sum_of_squares
 
 __all__ = ["HALF", "entries", "global_norm", "norms_of", "peaks_of", "unit_norms"]
 
-# A float32 sum of squares errs by 4e-7 relative over a chunk of this many entries by dot, and by 2e-7 over short
-# tensors by vector_norm; over 4e7 entries by 3e-3.
-_CHUNK, _SHORT = 1 << 20, 1 << 16
+_ROW = 1 << 10  # entries; a float32 norm over so many errs by less than 1e-6, over 4e7 by 3e-3
+_SHORT = 1 << 16  # entries: what one thread reads before a second one has woken up
+_LARGE = 1 << 20  # entries: what is worth loading the compiled kernel
 # Squares below float32's smallest normal number (1.2e-38) may be lost; beside a mean square of 1e-24 they are nothing.
 _SAFE_MEAN_SQUARE = 1e-24
 _SQUARES_FIT = (1e-140, 1e140)  # float64 squares of entries in this range neither vanish nor overflow
@@ -44,39 +45,48 @@ def entries(tensor: Tensor) -> Tensor:
 def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     """Return the L2 norm of each of some dense, real tensors; NaN or inf if an entry is.
 
-    Sums over blocks are combined in float64. Where a sum of squares is zero, tiny or not finite, the tensor is scaled
-    by its largest entry and read again.
+    Sums over short rows are combined in float64. Where a sum of squares is zero, tiny or not finite, the tensor is
+    scaled by its largest entry and read again. Large sets of float32 tensors are read by a compiled kernel if there is
+    one, which sums in float64 throughout.
     """
-    squares = [0.0] * len(tensors)
+    norms = [0.0] * len(tensors)
     together: dict[object, list[int]] = {}
+    kernel = sum_of_squares_kernel() if sum(tensor.numel() for tensor in tensors) > _LARGE else None
+    longest = math.inf if torch.get_num_threads() == 1 else _SHORT  # the kernel has one thread, torch has all
     for i, tensor in enumerate(tensors):
+        numel = tensor.numel()
         if not tensor.is_cpu:
             together.setdefault((tensor.device, tensor.dtype), []).append(i)
-        elif tensor.numel() > _SHORT:
-            squares[i] = _sum_of_squares(tensor)
+        elif kernel is not None and tensor.dtype is torch.float32 and numel <= longest:
+            flat = _flat(tensor)  # a name keeps a copy alive during the call
+            norms[i] = math.sqrt(kernel(flat.data_ptr(), numel))
+        elif numel > _ROW:
+            norms[i] = _checked(_long_norm(tensor), tensor)
         else:
             together.setdefault(tensor.dtype, []).append(i)
     for where in together.values():  # one call and one transfer; accelerators sum in a tree, exactly enough
         wide = torch.float32 if tensors[where[0]].dtype in HALF else None
-        found = torch._foreach_norm([tensors[i] for i in where], 2, wide)
-        for i, norm in zip(where, torch.stack(found).tolist(), strict=True):
-            squares[i] = norm * norm
-    return [
-        math.sqrt(square) if tensor.numel() * _SAFE_MEAN_SQUARE < square < math.inf else _exact_norm(tensor)
-        for tensor, square in zip(tensors, squares, strict=True)
-    ]
+        found = torch.stack(torch._foreach_norm([tensors[i] for i in where], 2, wide))
+        for i, norm in zip(where, found.tolist(), strict=True):
+            norms[i] = _checked(norm, tensors[i])
+    return norms
 
 
-def _sum_of_squares(tensor: Tensor) -> float:
-    """Return the sum of squares in chunks by dot, which uses all threads; vector_norm of a long row uses one."""
-    flat = tensor.view(-1) if tensor.is_contiguous() else _flat(tensor)
-    if flat.numel() <= _CHUNK and flat.dtype not in HALF:
-        return torch.dot(flat, flat).item()
-    total = 0.0
-    for chunk in flat.split(_CHUNK):
-        wide = chunk.float() if chunk.dtype in HALF else chunk
-        total += torch.dot(wide, wide).item()
-    return total
+def _long_norm(tensor: Tensor) -> float:
+    flat = _flat(tensor)
+    if flat.numel() <= _SHORT:
+        wide = flat.double()
+        return math.sqrt(torch.dot(wide, wide).item())
+    dtype = torch.float32 if flat.dtype in HALF else None
+    whole = flat.numel() // _ROW * _ROW
+    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1, dtype=dtype)
+    rest = torch.linalg.vector_norm(flat[whole:], dtype=dtype)
+    return math.hypot(torch.linalg.vector_norm(rows, dtype=torch.float64).item(), rest.item())
+
+
+def _checked(norm: float, tensor: Tensor) -> float:
+    """Return ``norm``, or the exact one where squares may have vanished or overflowed."""
+    return norm if tensor.numel() * _SAFE_MEAN_SQUARE < norm * norm < math.inf else _exact_norm(tensor)
 
 
 def _exact_norm(tensor: Tensor) -> float:
@@ -127,4 +137,6 @@ def unit_norms(weight: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor) -> Tensor:
     """Return all entries in one dimension, in the order of memory: no copy where it has no gaps, as channels_last."""
-    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).reshape(-1)
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).reshape(-1).contiguous()

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec
 from torch import nn
 
 from steadygrad.errors import UsageError
+from steadygrad.remedies.functions import AnsweredForward
 from steadygrad.remedies.remedy import Card, Factory
 from steadygrad.signals.blueprint import plain_model
 from steadygrad.training.setup import TrainingSetup
@@ -39,14 +40,15 @@ class Change:
 
     Attributes:
         module: Qualified name of the module, ``""`` for the model itself.
-        kind: ``"child"`` and ``"attribute"`` set one; ``"before"`` and ``"after"`` hook onto the forward pass.
+        kind: ``"child"`` and ``"attribute"`` set one; ``"before"`` and ``"after"`` hook onto the forward pass;
+            ``"forward"`` takes its place.
         name: Name of the child or attribute; of a hook, a word that no other hook of ours on this module has.
         value: The new value; a hook that can be pickled and copied, and whose ``repr`` says what it does.
         old: ``repr`` of the value that it takes the place of; None if there must be none.
     """
 
     module: str
-    kind: Literal["child", "attribute", "before", "after"]
+    kind: Literal["child", "attribute", "before", "after", "forward"]
     name: str
     value: Any
     old: str | None = None
@@ -149,6 +151,9 @@ def _write(model: nn.Module, change: Change) -> Iterable[_Entry]:
         raise UsageError(
             f"plan: expected a module {change.module!r}, found none. Apply the plan to its own model."
         ) from None
+    if change.kind == "forward":
+        yield _put(change.where, owner.__dict__, "forward", _new_forward(owner, change))
+        return
     entries: dict[str, tuple[MutableMapping[Any, Any], str]] = {
         "child": (owner._modules, change.name),
         "attribute": (owner.__dict__, change.name),
@@ -169,6 +174,17 @@ def _write(model: nn.Module, change: Change) -> Iterable[_Entry]:
         # torch.compile does not look at hooks when it asks whether code that it compiled for a module of this class
         # fits (skip_nnmodule_hook_guards), but at an own ``forward``: without it, a hooked copy runs unhooked code.
         yield _put(f"{change.module}.forward", owner.__dict__, "forward", owner.forward)
+
+
+def _new_forward(owner: nn.Module, change: Change) -> AnsweredForward:
+    present = owner.__dict__.get("forward")
+    if present is not None and getattr(present, "__func__", None) is not type(owner).forward:  # the one for hooks is
+        raise UsageError(
+            f"plan: expected at {change.where} the forward of {type(owner).__name__}, found {present!r}. "
+            "Undo what put it there first."
+        )
+    forward: AnsweredForward = change.value.of(owner)
+    return forward
 
 
 def _put(where: str, mapping: MutableMapping[Any, Any], key: str, new: Any) -> _Entry:
