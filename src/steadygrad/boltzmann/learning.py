@@ -16,11 +16,12 @@ from steadygrad.boltzmann.gibbs import Chains
 from steadygrad.boltzmann.units import Units, column_mean, kernels_for
 from steadygrad.errors import UsageError
 
-__all__ = ["Gradient", "Learner", "Rules", "Schedule", "gradient", "value_at"]
+__all__ = ["Gradient", "Learner", "Rules", "Schedule", "activity", "gradient", "value_at"]
 
 Schedule = float | Mapping[float, float]
 """A number, or numbers by epoch with straight lines between: ``{0: 0.5, 5: 0.9}``."""
 
+_OFF = 0.05  # a unit that never leaves this distance from 0 or 1 never switches
 _FORGET = 0.01  # share of a batch in the running means, Melchior et al. 2016, sec. 4.3
 _VARIANCE_STEP = 0.05  # largest change of a log variance in one step: it must not run ahead of the weights
 _LEAST_VARIANCE = 1e-4  # of the data's: a unit that collapses onto single data points learns nothing more
@@ -255,6 +256,21 @@ class Learner:
                     )
                 place.copy_(state[name])
         self.generator.set_state(state["random"].cpu())
+
+
+def activity(means: Tensor, bounded: bool) -> dict[str, float]:
+    """Return how active hidden units are: their mean, and shares of dead, always active and saturated ones.
+
+    Args:
+        means: Hidden means of some batches, shape ``(rows, hidden)``.
+        bounded: Whether they are probabilities; rectified units cannot be stuck or saturated.
+    """
+    dead = (means.amax(0) < (_OFF if bounded else 1e-6)).float().mean()
+    found = {"hidden_activity": means.mean(), "dead_units": dead}
+    if bounded:
+        found["stuck_units"] = (means.amin(0) > 1 - _OFF).float().mean()
+        found["saturated"] = ((means - 0.5).abs() > 0.49).float().mean()
+    return {name: float(value) for name, value in found.items()}
 
 
 def _add_product(place: Tensor, change: Gradient, keep: float, rate: float) -> None:
