@@ -99,16 +99,6 @@ class DBNClassifier(ClassifierMixin, Supervised):
         )
         self.method = method
 
-    def _start(self, source: Source, targets: Any) -> None:
-        if self.method == "discriminative":
-            super()._start(source, targets)
-            return
-        self._learn_targets(source, targets)
-        self._seed = draw_seed(self.random_state)
-        self.epochs_ = 0
-        self.history_ = []
-        self.dbn_ = LabelDBN(self.hidden_layer_sizes, len(self.classes_), self._template(), self._seed, self.verbose)
-
     def fit(self, X: Any, y: Any = None) -> Self:
         """Pretrain on the data, then fine-tune with the classes.
 
@@ -125,7 +115,7 @@ class DBNClassifier(ClassifierMixin, Supervised):
         goes_on = self.warm_start and hasattr(self, "dbn_")
         source, targets = self._read_labeled(X, y, reset=not goes_on)
         if not goes_on:
-            self._start(source, targets)
+            self._start_generative(source, targets)
         source, labels = self._with_labels(source, targets)
         self.dbn_.pretrain(source, labels)
         for epoch in range(self.epochs_, self.n_epochs):
@@ -136,6 +126,11 @@ class DBNClassifier(ClassifierMixin, Supervised):
             for callback in self.callbacks or ():
                 callback(self, self.history_[-1])
         return self
+
+    def _start_generative(self, source: Source, targets: Any) -> None:
+        self._start()
+        self._learn_targets(source, targets)
+        self.dbn_ = LabelDBN(self.hidden_layer_sizes, len(self.classes_), self._template(), self._seed, self.verbose)
 
     def _with_labels(self, source: Source, targets: Any) -> tuple[ArraySource, np.ndarray]:
         if not isinstance(source, ArraySource):
@@ -157,7 +152,7 @@ class DBNClassifier(ClassifierMixin, Supervised):
         first = not hasattr(self, "dbn_")
         source, targets = self._read_labeled(X, y, reset=first)
         if first:
-            self._start(source, targets)
+            self._start_generative(source, targets)
         self.dbn_.partial_fit(*self._with_labels(source, targets))
         return self
 

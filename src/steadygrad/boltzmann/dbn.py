@@ -22,7 +22,9 @@ from steadygrad.boltzmann.network import to_sequential
 from steadygrad.boltzmann.rbm import RBM
 from steadygrad.boltzmann.sources import ArraySource, Source
 from steadygrad.boltzmann.stack import Stack, up_down
+from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import UsageError
+from steadygrad.records import Finding
 
 __all__ = ["DBN", "default_layer"]
 
@@ -89,6 +91,13 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     @property
     def _n_features_out(self) -> int:
         return self.rbms_[-1].machine_.hidden.size
+
+    @property
+    def findings_(self) -> list[Finding]:
+        """What the records of all layers show; a finding names the layer as ``rbms_[0]``."""
+        check_is_fitted(self, "rbms_")
+        layers = enumerate(self.rbms_)
+        return [finding for i, rbm in layers for finding in judge_machine(rbm.history_, f"rbms_[{i}]")]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Teach layer by layer, then all together if ``up_down_epochs`` says so; ``y`` is ignored.
@@ -269,7 +278,8 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return to_sequential([*self.stack_.up, self.stack_.top], head, dropout, input_dropout)
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {f"stack.{name}": value for name, value in self.stack_.parameters.items()}
+        stack = getattr(self, "stack_", None)  # there is none before all layers have begun
+        tensors = {} if stack is None else {f"stack.{name}": value for name, value in stack.parameters.items()}
         layers = []
         for number, rbm in enumerate(self.rbms_):
             inside, about = rbm._content()
@@ -299,9 +309,10 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         dbn._seed, dbn._up_down_done, dbn.n_features_in_ = fitted["seed"], fitted["up_down"], fitted["features"]
         if about["names"]:
             dbn.feature_names_in_ = np.array(about["names"], dtype=object)
-        dbn.stack_ = Stack.tied([rbm.machine_ for rbm in dbn.rbms_])
-        for name, place in dbn.stack_.parameters.items():
-            place.copy_(tensors[f"stack.{name}"])
+        if kept := under("stack", tensors):
+            dbn.stack_ = Stack.tied([rbm.machine_ for rbm in dbn.rbms_])
+            for name, place in dbn.stack_.parameters.items():
+                place.copy_(kept[name])
         return dbn
 
 

@@ -67,8 +67,3 @@ class Machine:
         """Return a copy in another dtype or elsewhere."""
         weight = self.weight.to(dtype=dtype, device=device, copy=True)
         return Machine(weight, self.visible.to(dtype, device), self.hidden.to(dtype, device))
-
-    def copy_(self, other: Machine) -> None:
-        """Take over the parameters of another machine of the same form."""
-        for mine, its in zip(self.parameters.values(), other.parameters.values(), strict=True):
-            mine.copy_(its)

@@ -16,8 +16,8 @@ from steadygrad.training import seeded
 __all__ = ["FineTuner"]
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "sgd": lambda parameters, **settings: torch.optim.SGD(parameters, momentum=0.9, **settings),
+    "adam": lambda parameters, **settings: torch.optim.Adam(parameters, fused=True, **settings),
+    "sgd": lambda parameters, **settings: torch.optim.SGD(parameters, momentum=0.9, fused=True, **settings),
 }
 
 

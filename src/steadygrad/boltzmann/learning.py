@@ -13,14 +13,15 @@ from torch import Tensor
 
 from steadygrad.boltzmann.energy import Machine
 from steadygrad.boltzmann.gibbs import Chains
-from steadygrad.boltzmann.units import Units
+from steadygrad.boltzmann.units import Units, column_mean, kernels_for
 from steadygrad.errors import UsageError
 
-__all__ = ["Gradient", "Learner", "Rules", "Schedule", "gradient", "value_at"]
+__all__ = ["Gradient", "Learner", "Rules", "Schedule", "activity", "gradient", "value_at"]
 
 Schedule = float | Mapping[float, float]
 """A number, or numbers by epoch with straight lines between: ``{0: 0.5, 5: 0.9}``."""
 
+_OFF = 0.05  # a unit that never leaves this distance from 0 or 1 never switches
 _FORGET = 0.01  # share of a batch in the running means, Melchior et al. 2016, sec. 4.3
 _VARIANCE_STEP = 0.05  # largest change of a log variance in one step: it must not run ahead of the weights
 _LEAST_VARIANCE = 1e-4  # of the data's: a unit that collapses onto single data points learns nothing more
@@ -113,9 +114,11 @@ def gradient(
         left += [-m[None], -shift.to(m)[None]]
         right += [biases["hidden.bias"].to(m)[None], n[None]]
     found = Gradient(torch.cat(left), torch.cat(right), biases)
-    if centers is not None:
-        shift = shift - (found.left.t() @ (found.right @ n)).to(shift)
-        biases["hidden.bias"] = biases["hidden.bias"] - ((found.left @ m) @ found.right).to(shift)
+    if centers is not None:  # in float32: torch's products of bfloat16 matrices and vectors are slow
+        wide = torch.promote_types(found.left.dtype, torch.float32)
+        rows, columns = found.left.to(wide), found.right.to(wide)
+        shift = shift - rows.t() @ (columns @ n.to(wide))
+        biases["hidden.bias"] = biases["hidden.bias"] - (rows @ m.to(wide)) @ columns
     biases["visible.bias"] = shift * scale
     return found
 
@@ -174,41 +177,55 @@ class Learner:
             change.biases["hidden.bias"].add_(rules.sparsity_target - self.centers[1], alpha=rules.sparsity_cost)
         self._apply(change, rate, momentum)
         if working is not self.machine:
-            working.copy_(self.machine)
+            working.visible.copy_(self.machine.visible)
+            working.hidden.copy_(self.machine.hidden)
         return mean
 
     def _move_centers(self, visible: Tensor, mean: Tensor) -> None:
         new = (self._working.visible.observed(visible), self._working.hidden.observed(mean))
         for center, states in zip(self.centers, new, strict=True):
             share = _FORGET if bool(self._started) else 1.0
-            center.lerp_(states.mean(0, dtype=center.dtype), share)
+            center.lerp_(column_mean(states).to(center), share)
         self._started.fill_(True)
 
     def _apply(self, change: Gradient, rate: float, momentum: float) -> None:
-        machine, rules = self.machine, self.rules
+        machine, biases, step = self.machine, change.biases, rate
         self._last = change, rate
-        if rules.weight_decay:
-            machine.weight.mul_(1 - rate * rules.weight_decay)
-        biases = change.biases
         if momentum:
             for name, value in {"weight": machine.weight, **biases}.items():
                 if name not in self.velocity:
                     self.velocity[name] = torch.zeros_like(value, dtype=machine.weight.dtype)
-            _add_product(self.velocity["weight"], change, momentum, rate)
-            machine.weight.add_(self.velocity["weight"])
+        self._move_weight(change, rate, momentum)
+        if momentum:
             for name, value in biases.items():
                 self.velocity[name].mul_(momentum).add_(value, alpha=rate)
-            biases, rate = self.velocity, 1.0
-        else:
-            _add_product(machine.weight, change, 1.0, rate)
-        if rules.l1:  # after the gradient, so that weights come to rest at 0
-            machine.weight.copy_(F.softshrink(machine.weight, self._last[1] * rules.l1))
+            biases, step = self.velocity, 1.0
         for side, units in (("visible", machine.visible), ("hidden", machine.hidden)):
-            parts = {k.removeprefix(f"{side}."): v * rate for k, v in biases.items() if k.startswith(side)}
+            parts = {k.removeprefix(f"{side}."): v * step for k, v in biases.items() if k.startswith(side)}
             limited = {k: v.clamp(-_VARIANCE_STEP, _VARIANCE_STEP) if "variance" in k else v for k, v in parts.items()}
             units.add_(limited)
         for log_variance, floor in self._floors:
             torch.maximum(log_variance, floor, out=log_variance)
+
+    def _move_weight(self, change: Gradient, rate: float, momentum: float) -> None:
+        """Move the weights, and those the products are computed with."""
+        weight, working, rules = self.machine.weight, self._working.weight, self.rules
+        velocity = self.velocity["weight"] if momentum else None
+        kept = 1 - rate * rules.weight_decay
+        if working.dtype == torch.bfloat16 and not rules.l1 and (kernels := kernels_for(weight)):
+            kernels.step_(weight, velocity, change.weight, working, rate, momentum, kept)
+            return
+        if kept != 1:
+            weight.mul_(kept)
+        if velocity is None:
+            _add_product(weight, change, 1.0, rate)
+        else:
+            _add_product(velocity, change, momentum, rate)
+            weight.add_(velocity)
+        if rules.l1:  # after the gradient, so that weights come to rest at 0
+            weight.copy_(F.softshrink(weight, rate * rules.l1))
+        if working is not weight:
+            working.copy_(weight)
 
     def update_ratio(self) -> float:
         """Return RMS of the last change of the weights over RMS of the weights; near 1e-3 is well (Hinton, sec. 7)."""
@@ -239,6 +256,21 @@ class Learner:
                     )
                 place.copy_(state[name])
         self.generator.set_state(state["random"].cpu())
+
+
+def activity(means: Tensor, bounded: bool) -> dict[str, float]:
+    """Return how active hidden units are: their mean, and shares of dead, always active and saturated ones.
+
+    Args:
+        means: Hidden means of some batches, shape ``(rows, hidden)``.
+        bounded: Whether they are probabilities; rectified units cannot be stuck or saturated.
+    """
+    dead = (means.amax(0) < (_OFF if bounded else 1e-6)).float().mean()
+    found = {"hidden_activity": means.mean(), "dead_units": dead}
+    if bounded:
+        found["stuck_units"] = (means.amin(0) > 1 - _OFF).float().mean()
+        found["saturated"] = ((means - 0.5).abs() > 0.49).float().mean()
+    return {name: float(value) for name, value in found.items()}
 
 
 def _add_product(place: Tensor, change: Gradient, keep: float, rate: float) -> None:

@@ -11,6 +11,7 @@ from steadygrad.boltzmann.gibbs import CD
 from steadygrad.boltzmann.layers import new_machine, resolve, start_visible
 from steadygrad.boltzmann.learning import Learner
 from steadygrad.boltzmann.network import linear_of
+from steadygrad.boltzmann.precision import resolve_precision
 from steadygrad.boltzmann.sources import ArraySource, moments_of
 from steadygrad.boltzmann.units import Bernoulli
 from steadygrad.errors import NotApplicableError
@@ -53,7 +54,8 @@ def pretrain_(model: nn.Sequential, rows: Tensor, epochs: int = 5, seed: int = 0
         generator = torch.Generator(rows.device).manual_seed(seed + number)
         visible = start_visible(resolve("auto", moments), moments)
         machine = new_machine(visible, "bernoulli", linear.out_features, generator)
-        learner = Learner(machine, CD(), generator)
+        precision = resolve_precision("auto", machine.weight.numel(), rows.device)
+        learner = Learner(machine, CD(), generator, precision=precision)
         first_rate = _FIRST_RATE if isinstance(machine.visible, Bernoulli) else _FIRST_REAL_RATE
         for epoch in range(epochs):
             rate = first_rate * (1 - epoch / epochs)

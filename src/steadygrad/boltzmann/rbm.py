@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -17,18 +18,21 @@ from steadygrad.boltzmann.energy import Machine
 from steadygrad.boltzmann.estimator import Callback, draw_seed, progress, whole
 from steadygrad.boltzmann.gibbs import CD, PCD, Chains, Tempering, gibbs
 from steadygrad.boltzmann.layers import Spec, check_range, new_machine, resolve, start_visible, units
-from steadygrad.boltzmann.learning import Learner, Rules, Schedule, value_at
+from steadygrad.boltzmann.learning import Learner, Rules, Schedule, activity, value_at
 from steadygrad.boltzmann.likelihood import LogZ
 from steadygrad.boltzmann.precision import resolve_device, resolve_precision
 from steadygrad.boltzmann.scoring import Scored
 from steadygrad.boltzmann.sources import ArraySource, Moments, Source, moments_of
+from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import SetupError, UsageError
+from steadygrad.records import Finding
 
 __all__ = ["RBM"]
 
 METHODS = ("cd", "pcd", "pt")
 _FIRST_RATE = 0.1
 _STREAM_RATE = 0.05
+_RECENT = 10  # batches whose hidden units are looked at after an epoch
 _EPOCH_SEEDS = 7919  # apart, so that epochs of neighboring seeds do not share an order
 
 
@@ -69,9 +73,10 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     Attributes:
         machine_: The model: weights of shape ``(features, n_components)``, visible and hidden units.
         epochs_: Complete epochs; an interrupted ``fit`` keeps the last one.
-        history_: One record an epoch: learning rate, update-to-weight ratio of the last step, hidden activity, dead
-            and saturated hidden units, free-energy gap with ``early_stopping``. Reconstruction error is not among
+        history_: One record an epoch: learning rate, update-to-weight ratio of the last step, activity of the hidden
+            units in the last ten batches, free-energy gap with ``early_stopping``. Reconstruction error is not among
             them: it is not what learning minimizes.
+        findings_: What is wrong with the learning so far (rules SG901 to SG905), judged from ``history_``.
         n_features_in_: Features seen in ``fit``.
 
     Example:
@@ -144,6 +149,12 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     @property
     def _n_features_out(self) -> int:
         return self.machine_.hidden.size
+
+    @property
+    def findings_(self) -> list[Finding]:
+        """What the records of the epochs show, worst first."""
+        check_is_fitted(self, "history_")
+        return judge_machine(self.history_)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from data; ``y`` is ignored.
@@ -257,7 +268,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
                     gap, error = self._gap(*held)
                     lowest = min(lowest, gap)
                     above = above + 1 if gap > lowest + 2 * error else 0
-                    record["free_energy_gap"] = gap
+                    record |= {"free_energy_gap": gap, "free_energy_gap_error": error}
                 self.history_.append({"epoch": epoch + 1, **record})
                 tell(epoch + 1)
                 for callback in self.callbacks or ():
@@ -269,23 +280,17 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         self, learner: Learner, source: Source, rate: float, momentum: float, seed: int | None
     ) -> dict[str, float]:
         device = learner.machine.weight.device
-        mean = torch.empty(0)
+        recent: deque[Tensor] = deque(maxlen=_RECENT)
         for batch in source.batches(self.batch_size, seed):
             if len(batch):
-                mean = learner.step(batch.to(device), rate * len(batch) / self.batch_size, momentum)
+                recent.append(learner.step(batch.to(device), rate * len(batch) / self.batch_size, momentum))
         if not bool(learner.machine.weight.isfinite().all()):
             raise SetupError(
                 f"RBM: learning diverged at a learning rate of {rate:.3g}, the weights are not finite. "
                 "Lower learning_rate; the last complete epoch is kept."
             )
-        active = learner.centers[1]
-        return {
-            "learning_rate": rate,
-            "update_ratio": learner.update_ratio(),
-            "hidden_activity": float(active.mean()),
-            "dead_units": float((active < 0.01).float().mean()),
-            "saturated": float(((mean.float() - 0.5).abs() > 0.45).float().mean()),
-        }
+        shares = activity(torch.cat(list(recent)).float(), bounded=self.hidden == "bernoulli")
+        return {"learning_rate": rate, "update_ratio": learner.update_ratio(), **shares}
 
     def _keep(self, learner: Learner) -> None:
         """Take over what was learned; from here on an interruption loses nothing."""

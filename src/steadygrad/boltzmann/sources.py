@@ -14,7 +14,7 @@ from steadygrad.errors import UsageError
 
 __all__ = ["ArraySource", "Moments", "Source", "StreamSource", "is_stream", "moments_of"]
 
-_BLOCK = 4096  # rows at a time where order does not matter
+_BLOCK = 512  # rows at a time where order does not matter; a block of images stays in the cache
 
 
 class Source(Protocol):
@@ -178,16 +178,16 @@ def moments_of(source: Source) -> Moments:
     for batch in source.batches(_BLOCK):
         if not len(batch):
             continue
-        variance, center = torch.var_mean(batch, 0, correction=0)
+        center = batch.mean(0)
         if not bool(center.isfinite().all()):  # one NaN or infinity among the rows is enough
             raise UsageError("data: expected finite numbers, got NaN or infinity. Drop or fill such rows first.")
-        least, most = torch.aminmax(batch, dim=0)
-        low, high = torch.minimum(low, least.double()), torch.maximum(high, most.double())
+        low, high = torch.minimum(low, batch.amin(0).double()), torch.maximum(high, batch.amax(0).double())
         # Chan et al. 1983: merge the moments of two parts without cancellation.
         rows, before = rows + len(batch), rows
         delta = center.double() - mean
         mean = mean + delta * len(batch) / rows
-        squares = squares + variance.double() * len(batch) + delta.square() * before * len(batch) / rows
+        own = (batch - center).square_().sum(0).double()
+        squares = squares + own + delta.square() * before * len(batch) / rows
     if not rows:
         raise UsageError("data: expected at least one row, got none. Pass data of one row or more.")
     return Moments(rows, mean, squares / rows, low, high)

@@ -78,6 +78,29 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def _n_features_out(self) -> int:
         return int(self.hidden_layer_sizes[-1])
 
+    @classmethod
+    def from_dbn(cls, dbn: DBN, **settings: Any) -> Self:
+        """Return an estimator whose ``fit`` goes on from a pretrained network, as one taught on rows without targets.
+
+        Args:
+            dbn: A fitted network; it stays as it is.
+            settings: Of the estimator, but for the sizes and those of pretraining; ``warm_start`` is on.
+
+        Example:
+            >>> rng = np.random.default_rng(0)
+            >>> many, few = (rng.random((rows, 8)).astype(np.float32) for rows in (300, 20))
+            >>> dbn = DBN((6, 4), rbm=RBM(n_epochs=3), random_state=0).fit(many)
+            >>> DBNRegressor.from_dbn(dbn, n_epochs=2).fit(few, few.sum(1)).epochs_
+            2
+        """
+        check_is_fitted(dbn, "stack_")
+        made = cls(dbn.hidden_layer_sizes, rbm=dbn.rbm, random_state=dbn._seed, **settings | {"warm_start": True})
+        if getattr(made, "method", "discriminative") != "discriminative":
+            raise UsageError("from_dbn: expected method='discriminative', got 'generative', which learns its own top.")
+        made._start(dbn)
+        made.n_features_in_ = dbn.n_features_in_
+        return made
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Pretrain on the data, then fine-tune with the targets.
 
@@ -92,7 +115,9 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         goes_on = self.warm_start and hasattr(self, "dbn_")
         source, targets = self._read_labeled(X, y, reset=not goes_on)
         if not goes_on:
-            self._start(source, targets)
+            self._start()
+        if not hasattr(self, "network_"):
+            self._learn_targets(source, targets)
         encoded = self._encode_targets(targets)
         if not hasattr(self, "network_"):
             self.dbn_.set_params(warm_start=True).fit(X if encoded is None else source.array)
@@ -105,7 +130,8 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         first = not hasattr(self, "network_")
         source, targets = self._read_labeled(X, y, reset=first)
         if first:
-            self._start(source, targets)
+            self._start()
+            self._learn_targets(source, targets)
             self.dbn_.fit(X if targets is None else source.array)
             self._build()
         self._fine_tune(source, self._encode_targets(targets), None, 1)
@@ -140,14 +166,15 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         )
         return ArraySource(X), y
 
-    def _start(self, source: Source, targets: Any) -> None:
+    def _start(self, dbn: DBN | None = None) -> None:
+        """Forget what was learned, and begin with a network that was pretrained elsewhere if one is given."""
         self._seed = draw_seed(self.random_state)
         self.epochs_ = 0
         self.history_: list[dict[str, float]] = []
         for name in ("network_", "_optimizer_state"):
             self.__dict__.pop(name, None)
-        self._learn_targets(source, targets)
-        self.dbn_: Any = DBN(self.hidden_layer_sizes, rbm=self.rbm, verbose=self.verbose, random_state=self._seed)
+        fresh = DBN(self.hidden_layer_sizes, rbm=self.rbm, verbose=self.verbose, random_state=self._seed)
+        self.dbn_: Any = fresh if dbn is None else copy.deepcopy(dbn)
 
     def _template(self) -> RBM:
         return self.rbm if self.rbm is not None else default_layer()

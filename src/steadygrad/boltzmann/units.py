@@ -10,6 +10,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Self
 
 import numpy as np
@@ -17,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Bernoulli", "Gaussian", "NoisyReLU", "Softmax", "Units"]
+__all__ = ["Bernoulli", "Gaussian", "NoisyReLU", "Softmax", "Units", "column_mean", "kernels_for"]
 
 # Nodes of a Gauss-Legendre rule on [0, 1]; 24 of them integrate the dilogarithm below to about 1e-15.
 _NODES, _WEIGHTS = (torch.from_numpy(part) / 2 for part in np.polynomial.legendre.leggauss(24))
 _NODES = _NODES + 0.5
+_LARGE = 2**14  # entries from which compiled loops are worth their start
 
 
 @dataclass(eq=False)
@@ -90,12 +95,17 @@ class Units(ABC):
             other: What the weights see of the other layer, means will do, shape ``(rows, n)``.
             weight: Shape ``(size, n)``.
         """
-        return {"bias": _mean(states)}
+        return {"bias": column_mean(states)}
 
     def add_(self, changes: dict[str, Tensor]) -> None:
         """Add to the parameters, in place."""
         for name, change in changes.items():
             self.parameters[name].add_(change)
+
+    def copy_(self, other: Units) -> None:
+        """Take over the parameters of another layer of the same form."""
+        for mine, its in zip(self.parameters.values(), other.parameters.values(), strict=True):
+            mine.copy_(its)
 
     @property
     def scale(self) -> Tensor | float:
@@ -128,13 +138,18 @@ class Bernoulli(Units):
 
     def sample_(self, field: Tensor, generator: torch.Generator) -> Tensor:
         """Turn fields into zeros and ones, in place."""
+        if kernels := kernels_for(field):
+            return kernels.draw_(field, None, generator)
         probabilities = field.sigmoid_()
         return torch.lt(_uniform(field, generator), probabilities, out=field)
 
     def mean_and_sample_(self, field: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return probabilities and states with one sigmoid."""
-        mean = field.sigmoid_()
-        return mean, torch.lt(_uniform(field, generator), mean, out=torch.empty_like(mean))
+        mean = torch.empty_like(field)
+        if kernels := kernels_for(field):
+            return mean, kernels.draw_(field, mean, generator)
+        torch.sigmoid(field, out=mean)
+        return mean, torch.lt(_uniform(field, generator), mean, out=field)
 
     def cumulant(self, field: Tensor) -> Tensor:
         """Return the sum of softplus."""
@@ -207,7 +222,10 @@ class Gaussian(Units):
     def gradients(self, states: Tensor, other: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Return the derivatives by bias and log variance."""
         u, signal = self.observed(states), other @ weight.t()
-        return {"bias": _mean(u - signal) / self.sigma.to(torch.float32), "log_variance": _mean(u * (u - signal)) / 2}
+        return {
+            "bias": column_mean(u - signal) / self.sigma.to(torch.float32),
+            "log_variance": column_mean(u * (u - signal)) / 2,
+        }
 
     @property
     def scale(self) -> Tensor:
@@ -283,6 +301,17 @@ class NoisyReLU(Units):
         return torch.where(field > 0, field.square() / 2 + math.pi**2 / 6 - small, small).sum(1)
 
 
+def kernels_for(tensor: Tensor) -> ModuleType | None:
+    """Return the compiled loops where they pay and numba is installed, else None."""
+    fit = tensor.dtype in (torch.float32, torch.bfloat16) and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return _kernels() if fit and tensor.numel() >= _LARGE else None
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    return import_module("steadygrad.boltzmann.kernels") if find_spec("numba") else None
+
+
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """Return noise in (0, 1) to compare with probabilities.
 
@@ -298,8 +327,10 @@ def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     return pieces.to(torch.float32).add_(2.0 ** (bits - 1) + 0.5).mul_(2.0**-bits)
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Return the mean over rows, summed in float32 or more."""
+def column_mean(values: Tensor) -> Tensor:
+    """Return the mean over rows, in float32 or more."""
+    if values.dtype == torch.bfloat16 and (kernels := kernels_for(values)):
+        return kernels.column_mean(values)
     return values.mean(0, dtype=torch.promote_types(values.dtype, torch.float32))
 
 

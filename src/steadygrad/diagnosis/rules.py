@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from steadygrad.diagnosis import (
     activations,
+    contrastive,
     data,
     disconnected,
     initialization,
@@ -33,6 +34,7 @@ RULES: dict[str, Rule] = {
         over_time,
         wiring,
         data,
+        contrastive,
     )
     for rule in module.RULES
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 
+import steadygrad.boltzmann.pretraining  # noqa: F401  # it adds itself to the catalogue
 from steadygrad.records import Diagnosis, Prescription, Severity, Step, Symptom, TargetKind
 
 __all__ = ["codes_of", "prescribe", "rationale"]
@@ -29,6 +30,7 @@ WHY = {
     "loss": "a loss that fits the output",
     "normalization": "every layer's output kept at unit scale",
     "optimizer": "steps of like size for large and small gradients",
+    "pretraining": "layers learned one by one without targets",
     "residual": "shortcuts that carry signal and gradient past each layer",
     "standardize_inputs": "inputs at unit scale",
     "standardize_targets": "targets at unit scale",
@@ -56,7 +58,7 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescri
     """
     repairs = tuple(_repairs(diagnosis))
     rungs: list[tuple[Step, ...]] = []
-    for changes in _ladder(diagnosis, bool(repairs), keep_weights):
+    for changes in (*_ladder(diagnosis, bool(repairs), keep_weights), *_pretrained(diagnosis, keep_weights)):
         if (steps := (*repairs, *changes)) not in rungs:
             rungs.append(steps)
     return tuple(Prescription(steps, rationale(steps)) for steps in rungs)
@@ -113,3 +115,12 @@ def codes_of(diagnosis: Diagnosis, symptoms: Set[Symptom]) -> tuple[str, ...]:
     """Return the codes of all warnings and errors with one of these symptoms, sorted."""
     found = (finding for finding in diagnosis.findings if finding.severity >= Severity.WARNING)
     return tuple(sorted({finding.code for finding in found if finding.symptom in symptoms}))
+
+
+def _pretrained(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ...]]:
+    """Yield greedy pretraining for a stack of sigmoid layers that is ill at its start."""
+    answers = codes_of(diagnosis, {Symptom.VANISHING, Symptom.INITIALIZATION, Symptom.SATURATION})
+    hidden = [layer for layer in diagnosis.blueprint.layers if layer.fan_in is not None][:-1]
+    dense = all(layer.kind == "Linear" and layer.activation == "Sigmoid" for layer in hidden)
+    if answers and not keep_weights and len(hidden) >= 2 and dense:
+        yield (Step("pretraining", {"epochs": 10}, answers),)
