@@ -147,7 +147,7 @@ def one_pass(
 
 
 def shuffled_rows(rows: int, batch_size: int, seed: int) -> tuple[Tensor, ...]:
-    """Return the row numbers of each batch of one shuffled pass; a smaller last batch is left out unless it is alone."""
+    """Return the row numbers of each batch of one shuffled pass; a smaller last one is left out unless alone."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     return order[: max(rows - rows % batch_size, min(rows, batch_size))].split(batch_size)
 
