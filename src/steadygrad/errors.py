@@ -9,7 +9,9 @@ Each exception also derives from the builtin that a caller would expect::
     │   ├── DataFileError                     a data file is missing, truncated or corrupted
     │   └── MissingDependencyError (ImportError)   an optional package is not installed
     ├── SetupError (RuntimeError)             the user's model, loss or data failed              exit 3
-    │   └── UnsendableError                   the set-up cannot go to another process
+    │   ├── UnsendableError                   the set-up cannot go to another process
+    │   └── WorkerError                       a worker process died
+    ├── StoreError (RuntimeError)             results cannot be read or stored                   exit 2
     ├── NotApplicableError (ValueError)       a remedy does not fit this set-up
     └── AlarmError (RuntimeError)             a monitor was asked to stop the training, and does
     SteadygradWarning (UserWarning)
@@ -29,8 +31,10 @@ __all__ = [
     "ShapeError",
     "SteadygradError",
     "SteadygradWarning",
+    "StoreError",
     "UnsendableError",
     "UsageError",
+    "WorkerError",
 ]
 
 
@@ -64,6 +68,14 @@ class SetupError(SteadygradError, RuntimeError):
 
 class UnsendableError(SetupError):
     """Something cannot be sent to another process, or not be rebuilt there; the message says why."""
+
+
+class WorkerError(SetupError):
+    """A worker process died, as by the system's hand for want of memory."""
+
+
+class StoreError(SteadygradError, RuntimeError):
+    """Results cannot be read or stored; those that are stored stay."""
 
 
 class NotApplicableError(SteadygradError, ValueError):

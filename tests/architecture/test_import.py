@@ -16,6 +16,7 @@ HEAVY = {
     "pandas",
     "pooch",
     "pytest",
+    "ray",
     "requests",
     "rich",
     "safetensors",

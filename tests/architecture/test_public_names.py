@@ -43,6 +43,7 @@ ROOMS = {
     "diagnosis",
     "doctor",
     "errors",
+    "lab",
     "monitor",
     "records",
     "remedies",

@@ -17,7 +17,7 @@ from torch import nn
 from steadygrad.errors import LoadError, SetupError, SteadygradError
 from steadygrad.training import TrainingSetup, register_by_value
 
-__all__ = ["load_setup"]
+__all__ = ["load_callable", "load_setup"]
 
 WANTED = "a TrainingSetup or a tuple (model, batch, loss)"
 
@@ -33,21 +33,31 @@ def load_setup(target: str) -> TrainingSetup:
         LoadError: If file, module or callable do not exist, or the callable returns something else.
         SetupError: If the file or the callable raises.
     """
+    function = load_callable(target)
+    try:
+        made = function()
+    except SteadygradError:
+        raise
+    except (Exception, SystemExit) as error:
+        file = sys.modules[function.__module__].__file__
+        raise SetupError(f"{target}: the callable failed with {_told(error, file)}") from error
+    return _setup(made, target)
+
+
+def load_callable(target: str) -> Any:
+    """Import ``FILE.py:callable`` or ``package.module:callable`` and return the callable.
+
+    Raises:
+        LoadError: If file, module or callable do not exist.
+        SetupError: If the file raises.
+    """
     place, _, name = target.rpartition(":")
     if not place or not name:
         raise LoadError(
             f"{target}: expected FILE.py:callable or package.module:callable. Name a callable after a colon."
         )
     is_file = place.endswith(".py") or os.sep in place
-    module = _load_file(Path(place)) if is_file else _load_module(place)
-    function = _callable(module, place, name)
-    try:
-        made = function()
-    except SteadygradError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise SetupError(f"{target}: the callable failed with {_told(error, module.__file__)}") from error
-    return _setup(made, target)
+    return _callable(_load_file(Path(place)) if is_file else _load_module(place), place, name)
 
 
 def _load_file(path: Path) -> ModuleType:

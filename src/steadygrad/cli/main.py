@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from steadygrad import __version__
-from steadygrad.cli import check, compare, dbn, demo, explain, remedies, replay, show, treat, watch
+from steadygrad.cli import check, compare, dbn, demo, explain, lab, remedies, replay, show, treat, watch
 from steadygrad.errors import SetupError, SteadygradError
 
 __all__ = ["app", "main"]
@@ -53,6 +53,7 @@ app.command()(show.show)
 app.command()(compare.compare)
 app.command()(replay.replay)
 app.add_typer(dbn.app, name="dbn")
+app.add_typer(lab.app, name="lab")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

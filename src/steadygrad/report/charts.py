@@ -157,10 +157,11 @@ def _panel(
     ends: tuple[str, str],
     start: int | None = None,
     mark: tuple[float, str] | None = None,
+    linear: bool = False,
 ) -> str:
     """Draw one SVG: band, grid, guilty layer, lines. ``start`` is the point of a line that the band is laid around."""
     values = [value for line in lines for _, value, _ in line.points if value is not None and math.isfinite(value)]
-    log = start is not None or all(value > 0 for value in values)
+    log = not linear and (start is not None or all(value > 0 for value in values))
     levels = [math.log10(value) if log else value for value in values if value > 0 or not log]
     band = None if start is None else _band(lines, start)
     axis = _axis([*levels, *(band or ())], log)

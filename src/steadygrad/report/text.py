@@ -27,24 +27,32 @@ from steadygrad.records import (
 from steadygrad.report import letter
 from steadygrad.report.tables import Column, Gap, Row, Sheet, layer_name, layer_sheet, plain, proof_sheet, trial_sheet
 
-__all__ = ["before_after", "diagnosis_text", "findings_list", "layer_table", "treatment_text", "trials_table"]
+__all__ = [
+    "before_after",
+    "diagnosis_text",
+    "findings_list",
+    "layer_table",
+    "sheet_table",
+    "treatment_text",
+    "trials_table",
+]
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
 
 
 def layer_table(observation: Observation, blueprint: Blueprint, guilty: str | None = None, limit: int = 40) -> Table:
     """Return a table with one row a layer call, the guilty one marked ``>``; long tables lose their middle."""
-    return _table(layer_sheet(observation, blueprint, guilty, limit))
+    return sheet_table(layer_sheet(observation, blueprint, guilty, limit))
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
     """Return a table of what was tried, what it brought and what it cost; the chosen trial is marked ``>``."""
-    return _table(trial_sheet(trials))
+    return sheet_table(trial_sheet(trials))
 
 
 def before_after(proof: Proof) -> Table:
     """Return a table of the paired trainings, seed by seed, with chance and goal below it."""
-    return _table(proof_sheet(proof))
+    return sheet_table(proof_sheet(proof))
 
 
 def findings_list(findings: Sequence[Finding]) -> RenderableType:
@@ -126,7 +134,8 @@ def _bullets(lines: Iterable[str]) -> Table:
     return grid
 
 
-def _table(sheet: Sheet) -> Table:
+def sheet_table(sheet: Sheet) -> Table:
+    """Return any sheet as a table; marked rows are bold and begin with ``>``."""
     marked = any(isinstance(row, Row) and row.marked for row in sheet.rows)
     notes = (f"> {sheet.mark}" if marked and sheet.mark else "", sheet.caption)
     caption = Text(" · ".join(note for note in notes if note))

@@ -24,6 +24,8 @@ __all__ = [
     "move",
     "one_pass",
     "row_count",
+    "seed_of_pass",
+    "shuffled_rows",
     "split",
     "target_of",
 ]
@@ -140,12 +142,19 @@ def one_pass(
     rows = len(_columns(data)[0])
     if not rows:
         raise SetupError("data: expected at least one sample, got none. Pass data of one row or more.")
-    order = torch.arange(rows)
-    if seed is not None:
-        order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    whole = seed is None or rows < batch_size
-    for start in range(0, rows if whole else rows - batch_size + 1, batch_size):
-        yield move(_rows(data, order[start : start + batch_size]), device, floating)
+    for index in torch.arange(rows).split(batch_size) if seed is None else shuffled_rows(rows, batch_size, seed):
+        yield move(_rows(data, index), device, floating)
+
+
+def shuffled_rows(rows: int, batch_size: int, seed: int) -> tuple[Tensor, ...]:
+    """Return the row numbers of each batch of one shuffled pass; a smaller last one is left out unless alone."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    return order[: max(rows - rows % batch_size, min(rows, batch_size))].split(batch_size)
+
+
+def seed_of_pass(seed: int, epoch: int) -> int:
+    """Return the seed of the order of a training's pass number ``epoch``, from 0."""
+    return seed + 7919 * epoch
 
 
 def first_batch(setup: TrainingSetup) -> Batch:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from steadygrad.errors import SetupError, UnsendableError, UsageError
+from steadygrad.errors import UnsendableError, UsageError, WorkerError
 
 __all__ = ["Executor", "Processes", "Serial", "register_by_value"]
 
@@ -69,7 +69,7 @@ class Processes:
 
         Raises:
             UnsendableError: If ``shared`` cannot be sent to another process, or not be rebuilt there.
-            SetupError: If a worker dies.
+            WorkerError: If a worker dies.
         """
         from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor  # 0.1 s that a diagnosis needs not
 
@@ -82,7 +82,7 @@ class Processes:
                 yield from self._results(path, function, iter(items))
                 ended = True
             except BrokenProcessPool as error:
-                raise SetupError(
+                raise WorkerError(
                     "Processes: a worker process died, most likely killed for want of memory. "
                     "Use fewer workers, a smaller batch, or train in this process."
                 ) from error

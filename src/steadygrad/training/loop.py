@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from steadygrad.errors import SetupError, UsageError
-from steadygrad.training.batches import device_of, floating_dtype, generators_of, one_pass
+from steadygrad.training.batches import device_of, floating_dtype, generators_of, one_pass, seed_of_pass
 from steadygrad.training.blame import blamed
 from steadygrad.training.forward import run_batch
 from steadygrad.training.setup import Batch, TrainingSetup
@@ -142,7 +142,8 @@ class Training:
         device, floating = device_of(self.setup), floating_dtype(self.setup)
         for epoch in count():
             batch = None
-            for batch in one_pass(self.setup.train, self.setup.batch_size, device, self.seed + 7919 * epoch, floating):
+            seed = seed_of_pass(self.seed, epoch)
+            for batch in one_pass(self.setup.train, self.setup.batch_size, device, seed, floating):
                 yield batch
             if batch is None:
                 raise SetupError(
