@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from steadygrad.diagnosis.rules import select_rules
 from steadygrad.records import Blueprint, Diagnosis, Observation
 from steadygrad.signals import probe
-from steadygrad.training import TrainingSetup
+from steadygrad.training import TrainingSetup, copied, device_of
 
 __all__ = ["diagnose", "judge"]
 
@@ -35,7 +35,13 @@ def diagnose(setup: TrainingSetup, select: Iterable[str] = (), ignore: Iterable[
         ['SG601']
     """
     select_rules(select, ignore)  # a wrong code is told before the work
-    return judge(*probe(setup), select=select, ignore=ignore)
+    return judge(*probe(_on_its_device(setup)), select=select, ignore=ignore)
+
+
+def _on_its_device(setup: TrainingSetup) -> TrainingSetup:
+    """Return the set-up itself, or a copy of it where its device is not where its model lies."""
+    here = {parameter.device for parameter in setup.model.parameters()}
+    return setup if setup.device is None or here <= {device_of(setup)} else copied(setup)
 
 
 def judge(

@@ -80,8 +80,8 @@ def _repairs(diagnosis: Diagnosis) -> Iterator[Step]:
             yield Step("head", {"to": "log_softmax"}, ("SG601",))
     elif codes & {"SG601", "SG603"}:
         yield Step("head", {"to": "identity"}, tuple(sorted(codes & {"SG601", "SG603"})))
-    if "SG605" in codes and blueprint.loss == "mse_loss":
-        yield Step("loss", {"to": "mse"}, ("SG605",))
+    if "SG605" in codes:
+        yield Step("loss", {"to": "matched"}, ("SG605",))
     if "SG802" in codes:
         yield Step("standardize_inputs", {}, ("SG802",))
     if "SG803" in codes and blueprint.target_kind is TargetKind.REAL:

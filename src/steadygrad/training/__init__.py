@@ -11,6 +11,7 @@ from steadygrad.training.batches import (
     target_of,
 )
 from steadygrad.training.blame import blamed, describe
+from steadygrad.training.copied import copied
 from steadygrad.training.executor import Executor, Processes, Serial, register_by_value
 from steadygrad.training.forward import Step, call_model, input_tensors, output_tensor, run_batch, run_loss, run_model
 from steadygrad.training.learning_rate import RateSearch, WithLearningRate, search_learning_rate
@@ -34,6 +35,7 @@ __all__ = [
     "WithLearningRate",
     "blamed",
     "call_model",
+    "copied",
     "describe",
     "device_of",
     "evaluate",
