@@ -1,6 +1,6 @@
 """Train every case of the zoo on three seeds and save what became of it; goes on where it was interrupted.
 
-Run: ``python benchmarks/label_zoo.py [--split development]``, about ten minutes of one core. The labels lie in
+Run: ``python benchmarks/label_zoo.py``, about ten minutes of one core. The labels lie in
 ``benchmarks/zoo/labels.json``.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections import Counter
 
 import torch
-from zoo.cases import case, indices
+from zoo.cases import COUNT, case, indices
 from zoo.labels import FILE, key, label_of, scores_of, train_reference
 
 from steadygrad.records import write_whole
@@ -20,28 +20,23 @@ from steadygrad.records import write_whole
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=("development", "held-out"), action="append")
-    options = parser.parse_args()
+    parser.parse_args()
     torch.set_num_threads(1)
     saved = json.loads(FILE.read_text()) if FILE.exists() else {"references": {}, "labels": {}}
-    for split in options.split or ("development", "held-out"):
-        for count, index in enumerate(indices(split)):
-            if str(index) in saved["labels"]:
-                continue
-            found = case(index)
-            name = key(found.data, found.family)
-            if name not in saved["references"]:
-                saved["references"][name] = train_reference(found)
-                print(name, *saved["references"][name])
-            begin = time.perf_counter()
-            label = label_of(scores_of(found), *saved["references"][name])
-            seconds = round((time.perf_counter() - begin) / 3, 2)
-            saved["labels"][str(index)] = [label.state, list(label.shares), seconds]
-            if count % 10 == 9:
-                _save(saved)
+    for index in range(COUNT):
+        if str(index) in saved["labels"]:
+            continue
+        found = case(index)
+        name = key(found.data, found.family)
+        if name not in saved["references"]:
+            saved["references"][name] = train_reference(found)
+        begin = time.perf_counter()
+        label = label_of(scores_of(found), *saved["references"][name])
+        seconds = round((time.perf_counter() - begin) / 3, 2)
+        saved["labels"][str(index)] = [label.state, list(label.shares), seconds]
         _save(saved)
-        states = Counter(saved["labels"][str(i)][0] for i in indices(split))
-        print(split, dict(states))
+    for split in ("development", "held-out"):
+        print(split, dict(Counter(saved["labels"][str(index)][0] for index in indices(split))))
 
 
 def _save(saved: dict) -> None:

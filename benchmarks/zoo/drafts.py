@@ -132,7 +132,8 @@ def healthy(data: str, family: str, rng: random.Random) -> Draft:
     sgd = (("sgd", 0.05, {"momentum": 0.9}), ("sgd", 0.02, {"momentum": 0.9}), ("sgd", 0.2, {}))
     slow = family in (*RECURRENT, "recommender") or data.startswith("copied")
     draft.optimizer, draft.lr, settings = rng.choice(adam if slow else adam + sgd)
-    draft.lr *= 3 if slow and draft.lr < 2e-3 else 1
+    if slow:
+        draft.lr = 1e-2 if family == "recommender" else 5e-3 if family in RECURRENT else 3e-3
     draft.settings = dict(settings)
     if found.task == "binary" and rng.random() < 0.4:  # probabilities, as many programs have it
         draft.head, draft.loss = nn.Sigmoid, F.binary_cross_entropy

@@ -16,7 +16,7 @@ from steadygrad.training.executor import Executor, Processes, Serial, register_b
 from steadygrad.training.forward import Step, call_model, input_tensors, output_tensor, run_batch, run_loss, run_model
 from steadygrad.training.learning_rate import RateSearch, WithLearningRate, search_learning_rate
 from steadygrad.training.loop import Training, make_optimizer, trainable
-from steadygrad.training.metric import Task, evaluate, task_of
+from steadygrad.training.metric import Task, chance_of, evaluate, labels_of, task_of
 from steadygrad.training.redraw import shuffle_weights
 from steadygrad.training.setup import Batch, Data, TrainingSetup
 from steadygrad.training.snapshot import preserved, preserved_random_state, seeded
@@ -35,6 +35,7 @@ __all__ = [
     "WithLearningRate",
     "blamed",
     "call_model",
+    "chance_of",
     "copied",
     "describe",
     "device_of",
@@ -42,6 +43,7 @@ __all__ = [
     "first_batch",
     "input_tensors",
     "is_arrays",
+    "labels_of",
     "make_optimizer",
     "move",
     "one_pass",
