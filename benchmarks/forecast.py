@@ -1,7 +1,7 @@
 """Foretell from one batch and 20 steps which set-ups of the zoo fail.
 
 Run: ``python benchmarks/forecast.py``, about three minutes of one core. It measures every labelled case (it resumes
-from ``--rows``) and scores the forecast of the package on the split that nothing was tuned on. ``--fit`` prints the weights
+from ``--rows``) and scores the forecast of the package on the split that nothing was tuned on. ``--fit`` prints weights
 that the development split gives. Exit code 1 if both bars are missed: F1 of .88, or 98 % right on 60 % of the cases.
 """
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.doctor.yardstick import yardstick
-from steadygrad.errors import SetupError
 from steadygrad.records import Prescription
 
 from .cases import Case
@@ -48,11 +47,10 @@ def scores_of(case: Case, seeds: tuple[int, ...] = SEEDS) -> list[float]:
     return scores
 
 
-@lru_cache
-def chance_and_reference(data: str, family: str, index: int) -> tuple[float, float]:
-    """Return the scores of a constant answer and of the named healthy network; saved ones if there are any."""
-    saved = _saved()["references"].get(key(data, family))
-    return tuple(saved) if saved else (0.0, 1.0)
+def chance_and_reference(case: Case) -> tuple[float, float]:
+    """Return the saved scores of a constant answer and of the named healthy network."""
+    chance, reference = _saved()["references"][key(case.data, case.family)]
+    return chance, reference
 
 
 def train_reference(case: Case) -> tuple[float, float]:
@@ -92,6 +90,3 @@ def labels() -> dict[int, Label]:
 @lru_cache(maxsize=1)
 def _saved() -> dict[str, Any]:
     return json.loads(FILE.read_text()) if FILE.exists() else {"references": {}, "labels": {}}
-
-
-__all__ = ["Label", "SetupError", "chance_and_reference", "label_of", "labels", "train_reference"]

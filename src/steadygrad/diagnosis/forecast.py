@@ -27,8 +27,24 @@ __all__ = ["CERTAIN", "INTERCEPT", "WEIGHTS", "features", "forecast"]
 
 # Between these probabilities of failing the answer is "unsure".
 CERTAIN = (0.1, 0.9)
-INTERCEPT = 0.0
-WEIGHTS: dict[str, float] = {}
+INTERCEPT = -0.298
+WEIGHTS = {
+    "score": -1.085,
+    "gain": -0.740,
+    "drop": 0.001,
+    "trend": -0.747,
+    "outlook": -1.024,
+    "diverged": 0.782,
+    "rough": 1.298,
+    "errors": 2.064,
+    "warnings": 1.394,
+    "wiring": 1.043,
+    "fading": 0.559,
+    "growing": 0.468,
+    "large_steps": -0.620,
+    "small_steps": 0.731,
+    "few_steps": 0.436,
+}
 REASONS = {
     "score": ("the first steps lift the score well above chance", "the first steps leave the score at chance"),
     "gain": ("the score rises in the first steps", "the score does not rise in the first steps"),

@@ -100,6 +100,7 @@ class Blueprint:
         steps: Planned length of the training in optimizer steps.
         batch: Number of samples in the batch.
         parameters: Number of parameters of the model, frozen ones included.
+        scheduled: Whether the learning rate follows a schedule.
         learned: Whether the weights carry something learned, so that they are not drawn afresh.
         unoptimized: Names of layers that require a gradient and that the optimizer does not hold.
         evaluating: Names of modules that were found in evaluation mode and act differently in it.
@@ -123,6 +124,7 @@ class Blueprint:
     steps: int = 0
     batch: int = 0
     parameters: int = 0
+    scheduled: bool = False
     learned: bool = False
     unoptimized: tuple[str, ...] = ()
     evaluating: tuple[str, ...] = ()

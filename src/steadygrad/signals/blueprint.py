@@ -112,6 +112,7 @@ def draw_blueprint(setup: TrainingSetup, recorded: Recorded, optimizer: torch.op
         steps=setup.steps,
         batch=row_count(recorded.batch),
         parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
+        scheduled=setup.scheduler is not None,
         learned=setup.redraw is None,
         unoptimized=_unoptimized(calls, optimizer),
         evaluating=recorded.evaluating,
