@@ -21,11 +21,10 @@ PROPAGATION = frozenset(
         Symptom.NONFINITE,
     }
 )
-# A healthy step moves weights by about this share (TheDeepChecker, Ben Braiek and Khomh 2022: 1e-4 to 1e-1).
-STEP_SHARE = 5e-3
-# AdamW at torch's default of 1e-3 suits long trainings; short ones want larger steps.
-SHORT, RATE, SHORT_RATE = 1000, 1e-3, 3e-3
-FEW_STEPS, ENOUGH_STEPS = 100, 300
+# All steps together should be able to go about so far, in units of the weights, one step within the bounds
+# (TheDeepChecker, Ben Braiek and Khomh 2022: 1e-4 to 1e-1; torch's default for Adam is 1e-3).
+WAY, LEAST_STEP, LARGEST_STEP = 0.6, 1e-3, 2e-2
+FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
 DEEP = 7  # weight layers from which shortcuts are worth a try
 
@@ -70,10 +69,11 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescri
         >>> print(sg.prescribe(sg.diagnose(setup))[0])
         head(to='identity')
     """
-    repairs = tuple(_repairs(diagnosis))
+    repairs, planned = tuple(_repairs(diagnosis)), diagnosis.blueprint.steps
+    longer = (Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / planned)}),) if 0 < planned < FEW_STEPS else ()
     rungs: list[tuple[Step, ...]] = []
     for changes in _ladder(diagnosis, keep_weights):
-        steps = _joined(repairs, changes)
+        steps = (*_joined(repairs, changes), *longer)
         if steps and steps not in rungs:
             rungs.append(steps)
     return tuple(Prescription(steps, rationale(steps)) for steps in rungs)
@@ -124,8 +124,6 @@ def _repairs(diagnosis: Diagnosis) -> Iterator[Step]:
         yield Step("standardize_inputs", {}, scale)
     if "SG803" in codes and blueprint.target_kind is TargetKind.REAL:
         yield Step("standardize_targets", {}, ("SG803",))
-    if 0 < blueprint.steps < FEW_STEPS:
-        yield Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / blueprint.steps)})
 
 
 def _fitting_loss(blueprint: Blueprint, answers: tuple[str, ...] = ()) -> Iterator[Step]:
@@ -145,18 +143,20 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ..
     """Yield ever larger changes."""
     blueprint = diagnosis.blueprint
     answers = codes_of(diagnosis, PROPAGATION)
-    lr = SHORT_RATE if blueprint.steps <= SHORT else RATE
+    lr = float(f"{_step_size(blueprint):.2g}")
     adam = Step("optimizer", {"name": "adamw", "lr": lr}, codes_of(diagnosis, PROPAGATION | {Symptom.LEARNING_RATE}))
     yield ()
     if (rate := _healthy_rate(diagnosis)) is not None:
         yield (rate,)
-    yield (adam,)
     redrawn: tuple[Step, ...] = ()
     if not keep_weights:
         redrawn = (Step("initialization", {"method": "auto"}, answers),)
         if any(layer.role is Role.RECURRENT for layer in blueprint.layers):
             redrawn += (Step("initialization", {"method": "orthogonal_recurrent"}, answers),)
-        yield (*redrawn, adam)
+    yield redrawn if answers and redrawn else (adam,)  # the likelier of the two small changes
+    if exploding := codes_of(diagnosis, {Symptom.EXPLODING}):
+        redrawn += (Step("clip_by_global_norm", {"max_norm": 1.0}, exploding),)
+    yield (*redrawn, adam)
     scaled = tuple(_scaled(blueprint))
     sound = (*scaled, *redrawn, adam)
     if scaled:
@@ -176,8 +176,15 @@ def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
     for finding in diagnosis.findings:
         ratio = finding.evidence.get("update_ratio", 0.0)
         if finding.symptom is Symptom.LEARNING_RATE and ratio > 0 and lr > 0:
-            return Step("learning_rate", {"lr": float(f"{lr * STEP_SHARE / ratio:.2g}")}, (finding.code,))
+            return Step(
+                "learning_rate", {"lr": float(f"{lr * _step_size(diagnosis.blueprint) / ratio:.2g}")}, (finding.code,)
+            )
     return None
+
+
+def _step_size(blueprint: Blueprint) -> float:
+    """Return how far one step should go, beside the size of the weights."""
+    return min(max(WAY / max(blueprint.steps, 1), LEAST_STEP), LARGEST_STEP)
 
 
 def _scaled(blueprint: Blueprint) -> Iterator[Step]:

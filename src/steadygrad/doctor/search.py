@@ -19,10 +19,10 @@ __all__ = ["choose", "search"]
 # Successive halving (Jamieson and Talwalkar 2016): all prescriptions train for the first share of the planned steps,
 # the best of them afresh for the second.
 FIRST_SHARE, SECOND_SHARE = 1 / 20, 1 / 4
+FIRST_LEAST, SECOND_LEAST = 10, 40  # steps that a comparison needs
 FINALISTS = 2
 # The set-up as it came goes on only if it is not left behind by more than this share of the best.
 IN_REACH = 0.5
-LEAST_STEPS = 10
 # The winner is also tried with its optimizer's rate times this.
 FASTER = 3.0
 # Scores that lie this share of the way above chance apart count as equal; then the smaller change is chosen.
@@ -50,26 +50,28 @@ def search(
     candidates = _fitting(prescribe(diagnosis, practice.redraw is None), practice, seed, runner.notes)[:trials]
     courses: dict[str, list[Answer]] = {}
 
-    def train(stage: str, prescriptions: Sequence[Prescription], share: float) -> list[Answer]:
-        steps = min(max(math.ceil(share * practice.steps), LEAST_STEPS), practice.steps)
+    def train(stage: str, prescriptions: Sequence[Prescription], share: float, least: int) -> list[Answer]:
+        steps = min(max(math.ceil(share * practice.steps), least), practice.steps)
         tasks = [TrainTask(each, seed, steps=steps) for each in prescriptions]
         answers = runner.run(stage, run_train_task, Patients(practice), tasks, steps, cut=True)
         for answer in answers:
             courses.setdefault(str(answer.prescription), []).append(answer)
         return answers
 
-    last = train("trying prescriptions", [Prescription(), *candidates], FIRST_SHARE)
-    last = train("training the best for longer", _finalists(last, held), SECOND_SHARE)
+    last = train("training it as it is", [Prescription()], FIRST_SHARE, FIRST_LEAST)
+    last += train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
+    finalists = _finalists(last, held, trials)
+    last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
     if last and not any(held.beyond_luck(_score(answer)) for answer in last):
         slow = [answer.prescription for answer in last if answer.prescription.steps][:FINALISTS]
-        last = train("training them to the end", slow, 1.0)
+        last = train("training them to the end", slow, 1.0, SECOND_LEAST)
     final = {str(answer.prescription) for answer in last}
     tried = [_trial(answers, name in final) for name, answers in courses.items()]
     return replace(tried[0], reason="as it came", outcome=Outcome.TRIED), tried[1:]
 
 
 def choose(trials: Sequence[Trial], baseline: Trial, held: Yardstick) -> Trial | None:
-    """Return the smallest change that comes near the best one; None if none beats luck and the baseline.
+    """Return the smallest change that reaches the goal, else comes near the best; None if none beats luck and baseline.
 
     Args:
         trials: What was tried, the smallest change first; only those with the most steps are compared.
@@ -82,10 +84,11 @@ def choose(trials: Sequence[Trial], baseline: Trial, held: Yardstick) -> Trial |
     tie = TIE_SHARE * (best - floor) if math.isfinite(floor) else 0.0
     if not held.beyond_luck(best) or best <= baseline.score + tie:
         return None
-    return next(trial for trial in able if trial.score >= best - tie)
+    enough = held.goal if held.goal is not None and held.goal <= best else best - tie
+    return next(trial for trial in able if trial.score >= enough)
 
 
-def _finalists(answers: Sequence[Answer], held: Yardstick) -> list[Prescription]:
+def _finalists(answers: Sequence[Answer], held: Yardstick, trials: int) -> list[Prescription]:
     """Return the set-up as it came unless it is left behind, the best ones, and the very best with larger steps."""
     given, *others = answers
     able = [answer for answer in others if math.isfinite(_score(answer))]
@@ -94,7 +97,7 @@ def _finalists(answers: Sequence[Answer], held: Yardstick) -> list[Prescription]
     best = sorted(able, key=_score, reverse=True)[:FINALISTS]
     floor = held.chance if held.chance is not None else -math.inf
     in_reach = floor == -math.inf or _score(given) - floor >= IN_REACH * (_score(best[0]) - floor)
-    faster = _faster(best[0].prescription)
+    faster = _faster(best[0].prescription) if len(answers) <= trials else None
     return [
         *([given.prescription] if in_reach else []),
         *(answer.prescription for answer in able if answer in best),
@@ -110,7 +113,7 @@ def _faster(prescription: Prescription) -> Prescription | None:
     """Return a prescription with a larger rate of its optimizer; None if it sets none."""
     steps = [
         replace(step, settings={**step.settings, "lr": FASTER * float(step.settings["lr"] or 0.0)})
-        if step.remedy == "optimizer"
+        if step.remedy in ("optimizer", "learning_rate")
         else step
         for step in prescription.steps
     ]

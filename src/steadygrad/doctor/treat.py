@@ -115,14 +115,16 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     def ended(verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
         return Examination(Treatment(diagnosis, tuple(trials), verdict, given), setup, chosen, cost)
 
-    if diagnosis.forecast.prospect is Prospect.TRAINS:
+    nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
+    prospect = diagnosis.forecast.prospect
+    if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
         baseline, held = _baseline(practice, seed, runner)
         cost += baseline.cost * (1 if held.reference is None else 2)
         if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
             return ended(Verdict.HEALTHY, [baseline])
-    if _nonfinite(practice.train) or _nonfinite(practice.validation):
-        runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
-        return ended(Verdict.NOT_CURED, [baseline] if baseline else [])
+        if nonfinite:
+            runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
+            return ended(Verdict.NOT_CURED, [baseline])
     short, trials = search(practice, diagnosis, held, budget.trials, seed, runner)
     chosen = choose(trials, short, held)
     cost += short.cost + sum(trial.cost for trial in trials)
