@@ -41,6 +41,18 @@ def images(dtype: torch.dtype = torch.float32) -> TrainingSetup:
     return _setup(model, (40, 2, 4, 4), F.cross_entropy, torch.arange(40) % 3, dtype)
 
 
+def linear(dtype: torch.dtype = torch.float32) -> TrainingSetup:
+    return _setup(
+        nn.Sequential(*(nn.Linear(6, 6) for _ in range(3))), (40, 6), F.cross_entropy, torch.arange(40) % 3, dtype
+    )
+
+
+def half_frozen(dtype: torch.dtype = torch.float32) -> TrainingSetup:
+    setup = classes(dtype)
+    setup.model.get_submodule("0").requires_grad_(False)
+    return setup
+
+
 def softmax(dtype: torch.dtype = torch.float32) -> TrainingSetup:
     setup = classes(dtype)
     return setup.replace(model=nn.Sequential(setup.model, nn.Softmax(dim=1)))
@@ -99,6 +111,10 @@ CASES: list[tuple[Remedy | Callable, Callable[..., TrainingSetup]]] = [
     (make("dropout"), classes),
     (make("dropout", p=0.3), images),
     (make("head", to="identity"), softmax),
+    (make("inserted_activation"), linear),
+    (make("less_dropout", p=0.05), classes),
+    (make("longer_training"), classes),
+    (make("unfreeze"), half_frozen),
     (make("initialization"), classes),
     (make("initialization"), images),
     (make("initialization", method="orthogonal"), classes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -52,6 +52,25 @@ def error(*row: object) -> Row:
     return warning(*row)._replace(severity=Severity.ERROR)
 
 
+def note(*row: object) -> Row:
+    return warning(*row)._replace(severity=Severity.NOTE)
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.dim() == 1)
+    return model
+
+
+def first_layer_only(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(list(parameters)[:2], lr=0.1)
+
+
 class Detached(nn.Module):
     def __init__(self, detach: bool) -> None:
         super().__init__()
@@ -76,6 +95,17 @@ def partly_dead(share: float) -> nn.Module:
     with torch.no_grad():
         model.get_submodule("6").bias[: int(64 * share)] = -99.0
     return model
+
+
+class LogOutput(nn.Module):
+    """The logarithm of a network's answers, taken outside of any layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = plain(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).log()
 
 
 class RootOfZero(nn.Module):
@@ -132,6 +162,10 @@ TABLE = [
     error("SG104", lambda: setup(biased(plain(6, nn.Hardtanh), "4", 99.0)), lambda: setup(plain(6, nn.Hardtanh)), "5",
           r"5 \(Hardtanh\) gets a gradient of .* exactly 0 of it arrives at the output of 4",
           {}),
+    warning("SG105", lambda: setup(frozen(plain(4))), lambda: setup(frozen(plain(4)), redraw=None), "0",
+            "the weights of all 4 layers are frozen and only biases learn", {"layers": 4}),
+    warning("SG106", lambda: setup(plain(4), optimizer=first_layer_only), lambda: setup(plain(4)), "2",
+            "the optimizer does not hold 3 layers that require a gradient: 2, 4, 6$", {"layers": 3}),
     error("SG201", lambda: setup(plain(12, gain=4.0)), lambda: setup(plain(12)), "22",
           r"the gradient grows from .* at the output to .* at \d+, by a factor of [23]\.?\d* a layer", {}),
     warning("SG201", lambda: setup(scaled(plain(6), "4", 300)), lambda: setup(scaled(plain(6), "4", 3)), "4",
@@ -143,10 +177,12 @@ TABLE = [
           {"nonfinite": 4096, "numel": 4096}),
     error("SG203", lambda: setup(constant(plain(4), "2", math.nan)), lambda: setup(plain(4)), "2",
           "its own weights are not finite", {"nonfinite": 4096, "numel": 4096}),
-    error("SG203", lambda: setup(with_head(Function(torch.log))), lambda: setup(with_head(nn.Identity())), None,
+    error("SG203", lambda: setup(with_head(Function(torch.log))), lambda: setup(with_head(nn.Identity())), "1",
+          r"1 \(Function\) is the first layer with a non-finite output: \d+ of 256 entries", {"numel": 256}),
+    error("SG203", lambda: setup(LogOutput()), lambda: setup(plain(3)), None,
           "entries of the model's output are not finite, though the outputs of all layers are", {"numel": 256}),
     error("SG204", lambda: setup(inserted(3, Function(lambda x: x + (x * 0).abs().sqrt()), 6)), lambda: setup(plain(6)),
-          "7", r"7 \(Linear\) gets a finite gradient, and 4096 non-finite entries arrive at the output of 5",
+          "6", r"6 \(Function\) gets a finite gradient, and 4096 non-finite entries arrive at the output of 5",
           {"nonfinite": 4096}),
     error("SG204", lambda: setup(plain(3), loss=root_of_zero), lambda: setup(plain(3)), None,
           "256 non-finite entries arrive at the output of 4, after which only the loss comes", {"nonfinite": 256}),
@@ -196,6 +232,17 @@ TABLE = [
           "the output is the same for every sample", {}),
     error("SG605", lambda: regression(scalar(), inputs(BATCH)), lambda: regression(scalar(), inputs(BATCH, 1)), "4",
           r"mse_loss compares shape \[64, 1\] with \[64\] and broadcasts", {}),
+    warning("SG606", lambda: setup(plain(4, nn.Identity)), lambda: setup(plain(4, Sine)), "0",
+            "4 linear layers follow each other with no activation between them", {"layers": 4}),
+    note("SG607", lambda: setup(plain(3), y=labels() % 3 + 1), lambda: setup(plain(3), y=labels() % 3), "4",
+         "labels run from 1 to 3 and the output has 4 units: label 0 does not occur", {"low": 1, "units": 4}),
+    note("SG608", lambda: setup(plain(3), loss=nn.CrossEntropyLoss(reduction="sum")),
+         lambda: setup(plain(3), loss=nn.CrossEntropyLoss()), None, "gradients are 64 times those of the mean",
+         {"batch": 64}),
+    error("SG609", lambda: setup(plain(3), loss=lambda o, y: -F.cross_entropy(o, y)), lambda: setup(plain(3)), None,
+          r"the loss is -\d.*, though cross_entropy is never below 0", {}),
+    note("SG610", lambda: setup(inserted(2, nn.Dropout(0.1), 4).eval()), lambda: setup(inserted(2, nn.Dropout(0.1), 4)),
+         "4", "1 modules that act otherwise while training stand in evaluation mode: 4", {"modules": 1}),
     error("SG801", lambda: setup(plain(3), spoiled(inputs(), math.nan)), lambda: setup(plain(3)), None,
           "1 of 1024 entries of the input are NaN or infinite", {"nonfinite": 1, "numel": 1024}),
     error("SG801", lambda: regression(scalar(), spoiled(inputs(BATCH, 1), math.inf)), lambda: regression(scalar()),
@@ -212,6 +259,11 @@ TABLE = [
             r"targets have mean 99.* and standard deviation .* far from unit scale", {}),
     error("SG803", lambda: regression(scalar(), targets(1e4, 5)),
           lambda: regression(biased(scalar(), "4", 1e4), targets(1e4, 5)), None, "the model's first outputs", {}),
+    warning("SG804", lambda: setup(plain(3), y=0 * labels()), lambda: setup(plain(3)), None,
+            "all 64 samples of the first batch have the label 0", {"label": 0, "batch": 64}),
+    warning("SG805", lambda: setup(plain(3), inputs() * torch.logspace(0, 5, 16)),
+            lambda: setup(plain(3), inputs() * torch.logspace(0, 3, 16)), None,
+            r"features differ up to [\d.]+e\+05-fold", {}),
 ]  # fmt: skip
 
 

@@ -10,14 +10,28 @@ from steadygrad.diagnosis import RULES, Rule, diagnose, explain, judge, select_r
 from steadygrad.errors import UsageError
 from steadygrad.records import Severity, to_json
 from steadygrad.signals import probe
+from steadygrad.training import TrainingSetup
 
 from .networks import inputs, labels, plain, scaled, setup
 
 CODES = [
-    *(101, 102, 103, 104, 201, 202, 203, 204, 205, 301, 302, 401, 402),
+    *(101, 102, 103, 104, 105, 106, 201, 202, 203, 204, 205, 301, 302, 401, 402),
     *range(501, 517),
-    *(601, 602, 603, 604, 605, 801, 802, 803),
+    *range(601, 611),
+    *range(801, 806),
 ]
+
+
+@pytest.mark.parametrize("device", [None, "cpu", "meta"])
+def test_a_set_up_is_looked_at_on_its_own_device(device: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainingSetup] = []
+    measured = probe(setup(plain(3)))
+    monkeypatch.setattr("steadygrad.diagnosis.verdict.probe", lambda given: seen.append(given) or measured)
+    given = setup(plain(3), device=device)
+    diagnose(given)
+    assert {parameter.device.type for parameter in seen[0].model.parameters()} == {device or "cpu"}
+    assert (seen[0] is given) == (device != "meta")  # a copy only where it has to move
+    assert {parameter.device.type for parameter in given.model.parameters()} == {"cpu"}
 
 
 def test_the_codes_are_stable() -> None:
@@ -58,8 +72,8 @@ def test_rules_are_selected_and_ignored_by_prefix() -> None:
 
 @pytest.mark.parametrize("argument", ["select", "ignore"])
 def test_an_unknown_code_is_told_with_the_nearest(argument: str) -> None:
-    with pytest.raises(UsageError, match=r"expected a rule code, got 'SG606'\. Did you mean SG60\d\?"):
-        diagnose(setup(plain(2)), **{argument: ["SG606"]})
+    with pytest.raises(UsageError, match=r"expected a rule code, got 'SG699'\. Did you mean SG60\d\?"):
+        diagnose(setup(plain(2)), **{argument: ["SG699"]})
 
 
 def test_a_code_that_is_like_none_points_to_the_list() -> None:

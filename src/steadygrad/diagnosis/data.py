@@ -1,4 +1,4 @@
-"""SG80x: inputs and targets that are not finite or far from unit scale."""
+"""SG80x: inputs and targets that are not finite, far from unit scale, or badly mixed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ __all__ = ["RULES"]
 # pixels have an RMS of 130, pixels in [0, 1] of 0.3; UMLAUT and DeepDiagnosis alarm outside [-1, 1], where standardized
 # data lie too.
 LARGE_WARNING, LARGE_ERROR, SMALL_WARNING = 20.0, 1e3, 1e-3
+# Rare pixels and rare words differ a thousandfold and do no harm.
+UNEVEN = 1e4
+FEWEST = 16  # samples that one label may not have all of
 # Output and target match if a predicted mean lies within 3 target standard deviations and scales within this ratio.
 MATCHED_SCALE = 30.0
 
@@ -61,6 +64,31 @@ def _entering(blueprint: Blueprint, observation: Observation) -> Iterator[tuple[
             for source in layer.follows:
                 if (output := observation.layers[source].output) is not None and output.numel > output.nonfinite:
                     yield output.mean, math.sqrt(max(output.rms**2 - output.mean**2, 0.0))
+
+
+def uneven_inputs(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Compare the features of a table with each other."""
+    entries = blueprint.entries or blueprint.inputs
+    ratio = max((scale.feature_std_ratio or 1.0 for scale in entries), default=1.0)
+    if ratio >= UNEVEN:
+        yield Found(
+            Severity.WARNING,
+            f"the standard deviations of the input's features differ up to {ratio:.1e}-fold: the largest drown "
+            "the rest",
+            evidence={"ratio": ratio},
+        )
+
+
+def one_class(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find a batch in which all labels are the same."""
+    target = blueprint.target
+    labels = blueprint.target_kind in (TargetKind.CLASS_INDEX, TargetKind.BINARY)
+    if labels and target is not None and blueprint.batch >= FEWEST and target.low == target.high:
+        yield Found(
+            Severity.WARNING,
+            f"all {blueprint.batch} samples of the first batch have the label {target.low:g}: the data may be sorted",
+            evidence={"label": target.low, "batch": blueprint.batch},
+        )
 
 
 def unscaled_targets(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
@@ -123,5 +151,25 @@ RULES = (
         "LeCun et al. 1998, Efficient BackProp; limits are own choices.",
         "Standardize the targets and undo it at the output.",
         unscaled_targets,
+    ),
+    Rule(
+        "SG804",
+        "a batch of one class",
+        Symptom.DATA,
+        "Each step pushes all answers towards one class, and the next towards another: the training chases its tail.",
+        "All labels of a batch of 16 or more are equal.",
+        "Definition; by chance this happens to a batch of 16 in two even classes 3 times in 100,000.",
+        "Shuffle the training data (DataLoader(shuffle=True)), or balance the classes.",
+        one_class,
+    ),
+    Rule(
+        "SG805",
+        "features of very different scale",
+        Symptom.DATA,
+        "Features with large numbers decide everything at first, and the others are learned slowly or not at all.",
+        "Largest over smallest standard deviation of an input's features, constant ones left out, >= 1e4.",
+        "LeCun et al. 1998, Efficient BackProp, sec. 4.3; the limit is our own choice.",
+        "Standardize each feature: subtract its training mean, divide by its training standard deviation.",
+        uneven_inputs,
     ),
 )

@@ -1,10 +1,10 @@
-"""SG103, SG104: gradients that do not arrive at all."""
+"""SG103 to SG106: gradients that do not arrive, or move nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steadygrad.diagnosis.profile import UNDERFLOW, starts_at_zero
+from steadygrad.diagnosis.profile import UNDERFLOW, WEIGHTED, starts_at_zero
 from steadygrad.diagnosis.rule import Found, Rule
 from steadygrad.records import Blueprint, Observation, Role, Severity, Symptom
 
@@ -31,6 +31,38 @@ def no_gradient(blueprint: Blueprint, observation: Observation) -> Iterator[Foun
             f"{names}",
             missing[-1],
             {"layers": len(missing), "of": len(trainable)},
+        )
+
+
+def frozen(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find a network that learns something, but none of its weight matrices, which nobody learned before."""
+    weighted = [
+        (layer.name, stats)
+        for layer, stats in zip(blueprint.layers, observation.layers, strict=True)
+        if stats.weight is not None and layer.role in (*WEIGHTED, Role.EMBEDDING)
+    ]
+    still = [name for name, stats in weighted if stats.weight_grad is None]
+    if not blueprint.learned and observation.grad_norm > 0 and weighted and len(still) == len(weighted):
+        yield Found(
+            Severity.WARNING,
+            f"the weights of all {len(still)} layers are frozen and only biases learn, though the set-up does not say "
+            "that the weights were learned elsewhere (redraw=None)",
+            still[0],
+            {"layers": len(still)},
+            1.0 / len(still),
+        )
+
+
+def unoptimized(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find layers that get gradients and that the optimizer does not hold."""
+    if left := blueprint.unoptimized:
+        yield Found(
+            Severity.WARNING,
+            f"the optimizer does not hold {len(left)} layers that require a gradient: "
+            f"{', '.join(left[:3])}{' ...' if len(left) > 3 else ''}",
+            left[0],
+            {"layers": len(left)},
+            1.0 / len(left),
         )
 
 
@@ -78,5 +110,25 @@ RULES = (
         "Replace the layer: a step function by a smooth one, a one-unit softmax by a sigmoid; redraw dead or zero "
         "weights.",
         blocked_gradient,
+    ),
+    Rule(
+        "SG105",
+        "frozen random weights",
+        Symptom.DISCONNECTED,
+        "Layers that cannot learn pass on whatever their random weights make of the input.",
+        "No weight matrix gets a gradient, though some other parameter does, and redraw is not None.",
+        "Definition. A network that learns its head only is left alone: its weights may have been learned elsewhere.",
+        "Unfreeze them: parameter.requires_grad_(True). For a pretrained network pass redraw=None.",
+        frozen,
+    ),
+    Rule(
+        "SG106",
+        "left out of the optimizer",
+        Symptom.DISCONNECTED,
+        "Parameters that get a gradient never move, because the optimizer was built without them.",
+        "A parameter that requires a gradient is in no parameter group.",
+        "Definition.",
+        "Pass all of them on: optimizer=lambda parameters: SGD(parameters, ...); freeze what should not learn.",
+        unoptimized,
     ),
 )

@@ -71,8 +71,21 @@ class Trend:
     own: dict[str, float]
 
 
+_last: tuple[Blueprint, Observation, list[tuple[Stage, ...]]] | None = None
+
+
 def paths(blueprint: Blueprint, observation: Observation) -> list[tuple[Stage, ...]]:
-    """Return paths from input to output that cover all weight layers whose outputs were seen, the deepest first."""
+    """Return paths from input to output that cover all weight layers whose outputs were seen, the deepest first.
+
+    The last answer is kept, because every rule of one judgement asks for the same.
+    """
+    global _last
+    if _last is None or _last[0] is not blueprint or _last[1] is not observation:
+        _last = blueprint, observation, _paths(blueprint, observation)
+    return _last[2]
+
+
+def _paths(blueprint: Blueprint, observation: Observation) -> list[tuple[Stage, ...]]:
     weighted = [
         layer.role in WEIGHTED and observation.layers[position].output is not None
         for position, layer in enumerate(blueprint.layers)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from steadygrad.diagnosis.forecast import forecast as foretold
 from steadygrad.diagnosis.rules import select_rules
 from steadygrad.records import Blueprint, Diagnosis, Observation
-from steadygrad.signals import probe
-from steadygrad.training import TrainingSetup
+from steadygrad.signals import look_ahead, probe
+from steadygrad.training import TrainingSetup, copied, device_of
 
 __all__ = ["diagnose", "judge"]
 
 
-def diagnose(setup: TrainingSetup, select: Iterable[str] = (), ignore: Iterable[str] = ()) -> Diagnosis:
+def diagnose(
+    setup: TrainingSetup, select: Iterable[str] = (), ignore: Iterable[str] = (), forecast: bool = False
+) -> Diagnosis:
     """Look at one batch of a set-up and say what is wrong; nothing is trained.
 
     Model, gradients and random states are left bit for bit as found.
@@ -21,10 +25,12 @@ def diagnose(setup: TrainingSetup, select: Iterable[str] = (), ignore: Iterable[
         setup: What to look at.
         select: Rule codes or prefixes (``"SG1"``) to apply; all by default.
         ignore: Rule codes or prefixes to leave out.
+        forecast: Whether to make a handful of real steps on a copy as well, and to say what will become of the
+            training. Needs an optimizer.
 
     Raises:
         SetupError: If the model, the loss or the data fail.
-        UsageError: If a code matches no rule.
+        UsageError: If a code matches no rule, or a forecast is asked for without an optimizer.
 
     Example:
         >>> import torch, steadygrad as sg
@@ -35,7 +41,17 @@ def diagnose(setup: TrainingSetup, select: Iterable[str] = (), ignore: Iterable[
         ['SG601']
     """
     select_rules(select, ignore)  # a wrong code is told before the work
-    return judge(*probe(setup), select=select, ignore=ignore)
+    setup = _on_its_device(setup)
+    blueprint, observation = probe(setup)
+    if forecast:
+        observation = replace(observation, outlook=look_ahead(setup))
+    return judge(blueprint, observation, select=select, ignore=ignore)
+
+
+def _on_its_device(setup: TrainingSetup) -> TrainingSetup:
+    """Return the set-up itself, or a copy of it where its device is not where its model lies."""
+    here = {parameter.device for parameter in setup.model.parameters()}
+    return setup if setup.device is None or here <= {device_of(setup)} else copied(setup)
 
 
 def judge(
@@ -44,4 +60,4 @@ def judge(
     """Apply the rules to measurements; findings stand worst first, then by code."""
     findings = [finding for rule in select_rules(select, ignore) for finding in rule.findings(blueprint, observation)]
     findings.sort(key=lambda finding: (-finding.severity, finding.code))
-    return Diagnosis(tuple(findings), observation, blueprint)
+    return Diagnosis(tuple(findings), observation, blueprint, foretold(blueprint, observation, findings))

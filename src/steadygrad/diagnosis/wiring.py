@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from steadygrad.diagnosis.profile import starts_at_zero
 from steadygrad.diagnosis.rule import Found, Rule
-from steadygrad.records import Blueprint, Observation, Severity, Symptom
+from steadygrad.records import Blueprint, Observation, Role, Severity, Symptom, TargetKind
 from steadygrad.signals.layers import canonical
 
 __all__ = ["HEAD_RANGES", "REGRESSION_LOSSES", "RULES"]
@@ -32,6 +32,16 @@ HEAD_RANGES: dict[str, tuple[float, float]] = {
 OVERSHOOT = 0.05
 # Outputs that differ between samples by less than this share of their size are constant for float32.
 CONSTANT = 1e-6
+# A class that this many samples of a batch should have, and none has, is missing.
+MISSED = 5.0
+NEVER_NEGATIVE = frozenset(
+    {"cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits", *REGRESSION_LOSSES}
+)
+# Modules and functions that leave a linear map linear.
+KEEPS_STRAIGHT = frozenset(
+    "Dropout Identity Flatten Unflatten AvgPool1d AvgPool2d AdaptiveAvgPool2d flatten unflatten view reshape permute "
+    "transpose squeeze unsqueeze contiguous dropout mean size dim __get__".split()
+)
 
 
 def loss_and_head(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
@@ -112,6 +122,82 @@ def broadcasting(blueprint: Blueprint, observation: Observation) -> Iterator[Fou
         )
 
 
+def one_linear_map(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find a network of several linear layers with nothing between them."""
+    linear = [layer for layer in blueprint.layers if layer.role is Role.LINEAR and (layer.fan_in or 0) > 1]
+    bends = (Role.ACTIVATION, Role.RECURRENT, Role.ATTENTION, Role.NORMALIZATION)
+    others = {layer.kind for layer in blueprint.layers if layer.role is Role.OTHER}
+    hidden = [position for position, layer in enumerate(blueprint.layers) if layer.role in bends]
+    straight = all(position == blueprint.head_layer for position in hidden)
+    if (
+        len(linear) < 2
+        or not straight
+        or not others <= KEEPS_STRAIGHT
+        or not set(blueprint.functions) <= KEEPS_STRAIGHT
+    ):
+        return
+    yield Found(
+        Severity.WARNING,
+        f"{len(linear)} linear layers follow each other with no activation between them: together they are one linear "
+        "map",
+        linear[0].name,
+        {"layers": len(linear)},
+        1.0 / len(linear),
+    )
+
+
+def labels_off_by_one(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find labels that start at 1 where the output has a unit for 0."""
+    target, output = blueprint.target, blueprint.output
+    if blueprint.target_kind is not TargetKind.CLASS_INDEX or target is None or output is None:
+        return
+    classes = output.shape[1] if len(output.shape) > 1 else 0
+    expected = math.prod(target.shape) / max(classes, 1)
+    if classes > 2 and target.low >= 1 and target.high == classes - 1 and expected >= MISSED:
+        yield Found(
+            Severity.NOTE,
+            f"labels run from {target.low:g} to {target.high:g} and the output has {classes} units: label 0 does not "
+            "occur",
+            _head_name(blueprint),
+            {"low": target.low, "units": classes},
+        )
+
+
+def summed_loss(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find a loss that adds up its batch."""
+    if blueprint.loss is not None and blueprint.loss_reduction == "sum" and blueprint.batch > 1:
+        yield Found(
+            Severity.NOTE,
+            f"{blueprint.loss} sums over the batch: gradients are {blueprint.batch} times those of the mean, and so is "
+            "the learning rate of every optimizer that does not normalize them",
+            evidence={"batch": blueprint.batch},
+        )
+
+
+def wrong_sign(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find a loss below 0 that cannot be."""
+    if blueprint.loss in NEVER_NEGATIVE and observation.loss < 0:
+        yield Found(
+            Severity.ERROR,
+            f"the loss is {observation.loss:.3g}, though {blueprint.loss} is never below 0: its sign was turned, and "
+            "the training makes it worse",
+            evidence={"loss": observation.loss},
+        )
+
+
+def evaluation_mode(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find dropout or normalization left in evaluation mode."""
+    if found := blueprint.evaluating:
+        yield Found(
+            Severity.NOTE,
+            f"{len(found)} modules that act otherwise while training stand in evaluation mode: {', '.join(found[:3])}"
+            f"{' ...' if len(found) > 3 else ''}",
+            found[0],
+            {"modules": len(found)},
+            1.0 / len(found),
+        )
+
+
 def _head_name(blueprint: Blueprint) -> str | None:
     return blueprint.layers[blueprint.head_layer].name if blueprint.head_layer is not None else None
 
@@ -180,5 +266,57 @@ RULES = (
         "torch warns of it once (UserWarning) and goes on.",
         "Bring both to one shape: output.squeeze(-1), or target.unsqueeze(-1).",
         broadcasting,
+    ),
+    Rule(
+        "SG606",
+        "no activation between layers",
+        Symptom.WIRING,
+        "Linear layers without anything between them are one linear map: depth adds nothing.",
+        "Two or more linear layers, no activation, normalization, recurrence or attention before the output, and no "
+        "function of unknown kind.",
+        "Definition. NeuraLint (Nikanjam et al., TOSEM 2021) has it as a missing activation.",
+        "Put an activation (nn.ReLU) behind every hidden layer.",
+        one_linear_map,
+    ),
+    Rule(
+        "SG607",
+        "labels off by one",
+        Symptom.WIRING,
+        "Labels that start at 1 need an output unit that is never right. Without it torch raises: the highest label is "
+        "out of bounds.",
+        "Lowest label >= 1 and highest = units - 1, in a batch that would hold 5 of each class or more.",
+        "Definition; the size of the batch is our own choice.",
+        "Subtract 1 from the labels, and give the output one unit a class.",
+        labels_off_by_one,
+    ),
+    Rule(
+        "SG608",
+        "loss summed over the batch",
+        Symptom.WIRING,
+        "A sum grows with the batch, so that the learning rate that fits depends on the batch size.",
+        "A torch loss called with reduction='sum' on a batch of two or more.",
+        "Definition.",
+        "Use reduction='mean', or divide the learning rate by the batch size.",
+        summed_loss,
+    ),
+    Rule(
+        "SG609",
+        "loss with the wrong sign",
+        Symptom.WIRING,
+        "The optimizer minimizes: a loss whose sign was turned drives the model away from its targets.",
+        "loss < 0, and the torch function that made it is never below 0.",
+        "Definition; AUTOTRAINER (Zhang et al. 2021) alarms at any negative loss.",
+        "Remove the minus sign.",
+        wrong_sign,
+    ),
+    Rule(
+        "SG610",
+        "evaluation mode left on",
+        Symptom.WIRING,
+        "In evaluation mode dropout does nothing and BatchNorm does not learn its statistics.",
+        "A dropout or normalization module with training = False before the training.",
+        "Definition.",
+        "Call model.train() before training; leave it if those modules are meant to stay fixed.",
+        evaluation_mode,
     ),
 )

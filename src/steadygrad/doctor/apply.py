@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-
-from torch import nn
-
 from steadygrad.records import Prescription
 from steadygrad.remedies import compose, make
-from steadygrad.training import TrainingSetup, blamed, device_of, seeded
+from steadygrad.training import TrainingSetup, blamed, copied, seeded
 
 __all__ = ["apply"]
 
@@ -33,14 +29,9 @@ def apply(prescription: Prescription, setup: TrainingSetup, seed: int = 0) -> Tr
         (functools.partial(<function clip_by_global_norm at 0x...>, max_norm=1.0),)
     """
     remedies = compose(*(make(step.remedy, **step.settings) for step in prescription.steps))
-    device = device_of(setup)
     with seeded(seed):
-        with blamed("set-up: model or loss cannot be copied"):
-            model, loss = copy.deepcopy((setup.model, setup.loss))
-            model = model.to(device)
-            loss = loss.to(device) if isinstance(loss, nn.Module) else loss
-        fresh = setup.replace(model=model, loss=loss, seed=seed)
+        fresh = copied(setup).replace(seed=seed)
         if setup.redraw is not None:
             with blamed("redraw: failed"):
-                setup.redraw(model)
+                setup.redraw(fresh.model)
         return remedies(fresh)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Set
 
 import steadygrad.boltzmann.pretraining  # noqa: F401  # it adds itself to the catalogue
-from steadygrad.records import Diagnosis, Prescription, Severity, Step, Symptom, TargetKind
+from steadygrad.records import Blueprint, Diagnosis, Prescription, Role, Severity, Step, Symptom, TargetKind
 
 __all__ = ["codes_of", "prescribe", "rationale"]
 
@@ -21,19 +22,32 @@ PROPAGATION = frozenset(
         Symptom.NONFINITE,
     }
 )
+# All steps together should be able to go about so far, in units of the weights, one step within the bounds
+# (TheDeepChecker, Ben Braiek and Khomh 2022: 1e-4 to 1e-1; torch's default for Adam is 1e-3).
+WAY, LEAST_STEP, LARGEST_STEP = 0.6, 1e-3, 2e-2
+FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
+SMALL_BATCH, USUAL_BATCH = 8, 32
+DEEP = 7  # weight layers from which shortcuts are worth a try
 
 WHY = {
     "activation": "activations that do not saturate",
+    "batch_size": "batches large enough to point the way",
     "clip_by_global_norm": "spikes of the gradient cut off",
     "head": "an output that fits the loss",
     "initialization": "weights drawn for the activations in use",
+    "inserted_activation": "activations between the layers",
+    "learning_rate": "steps of a healthy size",
+    "less_dropout": "dropout that leaves something",
+    "longer_training": "enough steps to learn",
     "loss": "a loss that fits the output",
     "normalization": "every layer's output kept at unit scale",
     "optimizer": "steps of like size for large and small gradients",
     "pretraining": "layers learned one by one without targets",
     "residual": "shortcuts that carry signal and gradient past each layer",
+    "schedule": "a learning rate that does not die",
     "standardize_inputs": "inputs at unit scale",
     "standardize_targets": "targets at unit scale",
+    "unfreeze": "weights that may learn",
 }
 
 
@@ -41,8 +55,9 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescri
     """Return what to try for a diagnosis, the smallest change first.
 
     Faults that a finding names beyond doubt (a head that does not fit its loss, unscaled data) are repaired in every
-    prescription. On top of that come ever larger changes for the way signals travel. Learning rates are left to
-    :func:`~steadygrad.doctor.treat`, which searches one for each.
+    prescription. On top of that come ever larger changes: a learning rate, an optimizer, fresh weights, loss and data
+    brought into the usual form, then activations, normalization and shortcuts. Width, depth and data stay. What does
+    not fit a set-up is left out when it is tried.
 
     Args:
         diagnosis: What was found.
@@ -56,17 +71,32 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescri
         >>> print(sg.prescribe(sg.diagnose(setup))[0])
         head(to='identity')
     """
-    repairs = tuple(_repairs(diagnosis))
+    repairs, planned = tuple(_repairs(diagnosis)), diagnosis.blueprint.steps
+    longer = (Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / planned)}),) if 0 < planned < FEW_STEPS else ()
     rungs: list[tuple[Step, ...]] = []
-    for changes in (*_ladder(diagnosis, bool(repairs), keep_weights), *_pretrained(diagnosis, keep_weights)):
-        if (steps := (*repairs, *changes)) not in rungs:
+    for changes in (*_ladder(diagnosis, keep_weights), *_pretrained(diagnosis, keep_weights)):
+        steps = (*_joined(repairs, changes), *longer)
+        if steps and steps not in rungs:
             rungs.append(steps)
     return tuple(Prescription(steps, rationale(steps)) for steps in rungs)
 
 
 def rationale(steps: Iterable[Step]) -> str:
     """Return what steps amount to, in words."""
-    return "; ".join(WHY[step.remedy] for step in steps) or "nothing but a learning rate found by short trainings"
+    return "; ".join(dict.fromkeys(WHY[step.remedy] for step in steps)) or "nothing"
+
+
+def codes_of(diagnosis: Diagnosis, symptoms: Set[Symptom]) -> tuple[str, ...]:
+    """Return the codes of all warnings and errors with one of these symptoms, sorted."""
+    found = (finding for finding in diagnosis.findings if finding.severity >= Severity.WARNING)
+    return tuple(sorted({finding.code for finding in found if finding.symptom in symptoms}))
+
+
+def _joined(repairs: tuple[Step, ...], changes: Iterable[Step]) -> tuple[Step, ...]:
+    """Return repairs and changes in one row, without what the repairs do already."""
+    known = {(step.remedy, step.settings.get("method")) for step in repairs}
+    rest = [step for step in changes if (step.remedy, step.settings.get("method")) not in known]
+    return (*repairs, *rest)
 
 
 def _repairs(diagnosis: Diagnosis) -> Iterator[Step]:
@@ -82,39 +112,95 @@ def _repairs(diagnosis: Diagnosis) -> Iterator[Step]:
             yield Step("head", {"to": "log_softmax"}, ("SG601",))
     elif codes & {"SG601", "SG603"}:
         yield Step("head", {"to": "identity"}, tuple(sorted(codes & {"SG601", "SG603"})))
-    if "SG605" in codes and blueprint.loss == "mse_loss":
-        yield Step("loss", {"to": "mse"}, ("SG605",))
-    if "SG802" in codes:
-        yield Step("standardize_inputs", {}, ("SG802",))
+    if "SG609" in codes:
+        yield from _fitting_loss(blueprint, ("SG609",))
+    if "SG605" in codes:
+        yield Step("loss", {"to": "matched"}, ("SG605",))
+    if "SG105" in codes:
+        yield Step("unfreeze", {}, ("SG105",))
+    if "SG606" in codes:
+        yield Step("inserted_activation", {}, ("SG606",))
+    if "SG104" in codes:
+        yield Step("activation", {"to": "gelu"}, ("SG104",))
+    if scale := tuple(sorted(codes & {"SG802", "SG805"})):
+        yield Step("standardize_inputs", {}, scale)
     if "SG803" in codes and blueprint.target_kind is TargetKind.REAL:
         yield Step("standardize_targets", {}, ("SG803",))
 
 
-def _ladder(diagnosis: Diagnosis, repaired: bool, keep_weights: bool) -> Iterator[tuple[Step, ...]]:
-    """Yield ever larger changes for the way signals travel; an empty one where that may be sound as it is."""
+def _fitting_loss(blueprint: Blueprint, answers: tuple[str, ...] = ()) -> Iterator[Step]:
+    """Yield the usual loss for the targets, on raw outputs."""
+    usual = {
+        TargetKind.CLASS_INDEX: "cross_entropy",
+        TargetKind.BINARY: "bce_with_logits",
+        TargetKind.REAL: "mse",
+    }.get(blueprint.target_kind)
+    if usual is not None:
+        if blueprint.head is not None:
+            yield Step("head", {"to": "identity"}, answers)
+        yield Step("loss", {"to": usual}, answers)
+
+
+def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ...]]:
+    """Yield ever larger changes."""
+    blueprint = diagnosis.blueprint
     answers = codes_of(diagnosis, PROPAGATION)
-    adam = Step("optimizer", {"name": "adamw"}, codes_of(diagnosis, PROPAGATION | {Symptom.LEARNING_RATE}))
-    redrawn = () if keep_weights else (Step("initialization", {"method": "auto"}, answers),)
-    if repaired or keep_weights or not answers:
-        yield ()
-    if not answers:
-        yield (adam,)
-    yield redrawn
+    lr = float(f"{_step_size(blueprint):.2g}")
+    adam = Step("optimizer", {"name": "adamw", "lr": lr}, codes_of(diagnosis, PROPAGATION | {Symptom.LEARNING_RATE}))
+    yield ()
+    if (rate := _healthy_rate(diagnosis)) is not None:
+        yield (rate,)
+    redrawn: tuple[Step, ...] = ()
+    if not keep_weights:
+        redrawn = (Step("initialization", {"method": "auto"}, answers),)
+        if any(layer.role is Role.RECURRENT for layer in blueprint.layers):
+            redrawn += (Step("initialization", {"method": "orthogonal_recurrent"}, answers),)
+    yield redrawn if answers and redrawn else (adam,)  # the likelier of the two small changes
     if exploding := codes_of(diagnosis, {Symptom.EXPLODING}):
-        yield (*redrawn, Step("clip_by_global_norm", {"max_norm": 1.0}, exploding))
+        redrawn += (Step("clip_by_global_norm", {"max_norm": 1.0}, exploding),)
     yield (*redrawn, adam)
-    if answers:
-        gelu = Step("activation", {"to": "gelu"}, answers)
-        skips = Step("residual", {}, answers)
-        layer_norm = Step("normalization", {"kind": "layer"}, answers)
-        for changes in ((gelu,), (skips,), (layer_norm,), (gelu, skips, layer_norm)):
-            yield (*changes, *redrawn, adam)
+    scaled = tuple(_scaled(blueprint))
+    sound = (*scaled, *redrawn, adam)
+    if scaled:
+        yield sound
+    depth = sum(layer.role is Role.LINEAR for layer in blueprint.layers)
+    gelu = Step("activation", {"to": "gelu"}, answers)
+    layer_norm = Step("normalization", {"kind": "layer"}, answers)
+    skips = (Step("residual", {}, answers),) if depth >= DEEP else ()
+    usual = tuple(_fitting_loss(blueprint))
+    yield (gelu, *skips, *sound)
+    yield (*usual, gelu, *skips, layer_norm, *sound)
 
 
-def codes_of(diagnosis: Diagnosis, symptoms: Set[Symptom]) -> tuple[str, ...]:
-    """Return the codes of all warnings and errors with one of these symptoms, sorted."""
-    found = (finding for finding in diagnosis.findings if finding.severity >= Severity.WARNING)
-    return tuple(sorted({finding.code for finding in found if finding.symptom in symptoms}))
+def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
+    """Return the learning rate at which the first step would have a healthy size, where it has none."""
+    lr = diagnosis.blueprint.optimizer_settings.get("lr", 0.0)
+    for finding in diagnosis.findings:
+        ratio = finding.evidence.get("update_ratio", 0.0)
+        if finding.symptom is Symptom.LEARNING_RATE and ratio > 0 and lr > 0:
+            return Step(
+                "learning_rate", {"lr": float(f"{lr * _step_size(diagnosis.blueprint) / ratio:.2g}")}, (finding.code,)
+            )
+    return None
+
+
+def _step_size(blueprint: Blueprint) -> float:
+    """Return how far one step should go, beside the size of the weights."""
+    return min(max(WAY / max(blueprint.steps, 1), LEAST_STEP), LARGEST_STEP)
+
+
+def _scaled(blueprint: Blueprint) -> Iterator[Step]:
+    """Yield what brings data, dropout, batches and schedule into the usual range, so far as it is not there."""
+    if blueprint.inputs:
+        yield Step("standardize_inputs")
+    if blueprint.target_kind is TargetKind.REAL:
+        yield Step("standardize_targets")
+    if any("dropout" in layer.kind.lower() for layer in blueprint.layers):
+        yield Step("less_dropout")
+    if blueprint.scheduled:
+        yield Step("schedule", {"decay": "none"})
+    if 0 < blueprint.batch < SMALL_BATCH:
+        yield Step("batch_size", {"samples": USUAL_BATCH})
 
 
 def _pretrained(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ...]]:

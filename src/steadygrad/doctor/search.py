@@ -4,89 +4,120 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from steadygrad.doctor.apply import apply
-from steadygrad.doctor.prescribe import codes_of, prescribe, rationale
+from steadygrad.doctor.prescribe import prescribe, rationale
 from steadygrad.doctor.runner import Runner
-from steadygrad.doctor.trials import (
-    Answer,
-    Patients,
-    RateTask,
-    TrainTask,
-    problem_of,
-    run_rate_task,
-    run_train_task,
-)
+from steadygrad.doctor.trials import Answer, Patients, TrainTask, problem_of, run_train_task
 from steadygrad.doctor.yardstick import Yardstick
-from steadygrad.records import Diagnosis, Outcome, Prescription, Symptom, Trial
+from steadygrad.records import Diagnosis, Outcome, Prescription, Step, Trial
 from steadygrad.training import TrainingSetup
 
 __all__ = ["choose", "search"]
 
-# Short trainings that look for a learning rate take this share of the planned steps, within bounds.
-RATE_STEPS_SHARE, RATE_STEPS_LEAST, RATE_STEPS_MOST = 0.125, 20, 100
-RATES_MOST = 7
+# Successive halving (Jamieson and Talwalkar 2016): all prescriptions train for the first share of the planned steps,
+# the best of them afresh for the second.
+FIRST_SHARE, SECOND_SHARE = 1 / 20, 1 / 4
+FIRST_LEAST, SECOND_LEAST = 10, 40  # steps that a comparison needs
+FINALISTS = 2
+# The set-up as it came goes on only if it is not left behind by more than this share of the best.
+IN_REACH = 0.5
+# The winner is also tried with its optimizer's rate times this.
+FASTER = 3.0
 # Scores that lie this share of the way above chance apart count as equal; then the smaller change is chosen.
-TIE_SHARE = 0.01
+TIE_SHARE = 0.02
 
 
-def search(practice: TrainingSetup, diagnosis: Diagnosis, trials: int, seed: int, runner: Runner) -> list[Trial]:
-    """Find a learning rate for every prescription, then train the better half to the end; return a trial for each.
+def search(
+    practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, trials: int, seed: int, runner: Runner
+) -> tuple[Trial, list[Trial]]:
+    """Train all prescriptions for a short time and the best of them for longer.
+
+    The set-up as it came goes through the same stages, as what all others have to beat; it does not count as a trial.
 
     Args:
         practice: What is trained; its validation data score the trials.
         diagnosis: What was found in it.
+        held: What scores on the validation data are held against.
         trials: Prescriptions to try at most.
         seed: Seed of all trainings.
         runner: Runs them; both stages may be cut short.
+
+    Returns:
+        The set-up as it came, and a trial for each prescription, the smallest change first.
     """
     candidates = _fitting(prescribe(diagnosis, practice.redraw is None), practice, seed, runner.notes)[:trials]
-    steps = min(max(round(practice.steps * RATE_STEPS_SHARE), RATE_STEPS_LEAST), RATE_STEPS_MOST, practice.steps)
-    codes = codes_of(diagnosis, {Symptom.LEARNING_RATE})
-    rates = runner.run(
-        "finding learning rates",
-        run_rate_task,
-        Patients(practice),
-        [RateTask(candidate, steps, seed, codes) for candidate in candidates],
-        steps * RATES_MOST,
-        cut=True,
-    )
-    finalists = _better_half(rates)
-    ends = runner.run(
-        "training the better half",
-        run_train_task,
-        Patients(practice),
-        [TrainTask(answer.prescription, seed) for answer in finalists],
-        practice.steps,
-        cut=True,
-    )
-    ended = {id(answer): end for answer, end in zip(finalists, ends, strict=False)}
-    return [_trial(answer, ended.get(id(answer))) for answer in rates]
+    courses: dict[str, list[Answer]] = {}
+
+    def train(stage: str, prescriptions: Sequence[Prescription], share: float, least: int) -> list[Answer]:
+        steps = min(max(math.ceil(share * practice.steps), least), practice.steps)
+        tasks = [TrainTask(each, seed, steps=steps) for each in prescriptions]
+        answers = runner.run(stage, run_train_task, Patients(practice), tasks, steps, cut=True)
+        for answer in answers:
+            courses.setdefault(str(answer.prescription), []).append(answer)
+        return answers
+
+    last = train("training it as it is", [Prescription()], FIRST_SHARE, FIRST_LEAST)
+    last += train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
+    finalists = _finalists(last, held, trials)
+    last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
+    if last and not any(held.beyond_luck(_score(answer)) for answer in last):
+        slow = [answer.prescription for answer in last if answer.prescription.steps][:FINALISTS]
+        last = train("training them to the end", slow, 1.0, SECOND_LEAST)
+    final = {str(answer.prescription) for answer in last}
+    tried = [_trial(answers, name in final) for name, answers in courses.items()]
+    return replace(tried[0], reason="as it came", outcome=Outcome.TRIED), tried[1:]
 
 
 def choose(trials: Sequence[Trial], baseline: Trial, held: Yardstick) -> Trial | None:
-    """Return the smallest change that reaches the goal, else the best one; None if none beats luck and the baseline.
+    """Return the smallest change that reaches the goal, else comes near the best; None if none beats luck and baseline.
 
     Args:
-        trials: What was tried, the smallest change first.
+        trials: What was tried, the smallest change first; only those with the most steps are compared.
         baseline: The set-up as it came.
         held: The yardstick on the data that scored them.
     """
-    able = [trial for trial in trials if held.beyond_luck(trial.score)]
+    able = [t for t in trials if t.outcome is Outcome.TRIED and t.runs and math.isfinite(t.score)]
     best = max((trial.score for trial in able), default=-math.inf)
     floor = baseline.score if held.chance is None else held.chance
     tie = TIE_SHARE * (best - floor) if math.isfinite(floor) else 0.0
-    if best <= baseline.score + tie:
+    if not held.beyond_luck(best) or best <= baseline.score + tie:
         return None
     enough = held.goal if held.goal is not None and held.goal <= best else best - tie
     return next(trial for trial in able if trial.score >= enough)
 
 
-def _better_half(rates: Sequence[Answer]) -> list[Answer]:
-    """Return those that learned fastest, the best first, and last the smallest change: if it does, it is the cure."""
-    able = [answer for answer in rates if math.isfinite(answer.loss)]
-    half = sorted(able, key=lambda answer: answer.loss)[: math.ceil(len(able) / 2)]
-    return half + [answer for answer in able[:1] if answer not in half]
+def _finalists(answers: Sequence[Answer], held: Yardstick, trials: int) -> list[Prescription]:
+    """Return the set-up as it came unless it is left behind, the best ones, and the very best with larger steps."""
+    given, *others = answers
+    able = [answer for answer in others if math.isfinite(_score(answer))]
+    if not able:
+        return [given.prescription]
+    best = sorted(able, key=_score, reverse=True)[:FINALISTS]
+    floor = held.chance if held.chance is not None else -math.inf
+    in_reach = floor == -math.inf or _score(given) - floor >= IN_REACH * (_score(best[0]) - floor)
+    faster = _faster(best[0].prescription) if len(answers) <= trials else None
+    return [
+        *([given.prescription] if in_reach else []),
+        *(answer.prescription for answer in able if answer in best),
+        *([faster] if faster is not None else []),
+    ]
+
+
+def _score(answer: Answer) -> float:
+    return answer.run.score if answer.run is not None else -math.inf
+
+
+def _faster(prescription: Prescription) -> Prescription | None:
+    """Return a prescription with a larger rate of its optimizer; None if it sets none."""
+    steps = [
+        replace(step, settings={**step.settings, "lr": FASTER * float(step.settings["lr"] or 0.0)})
+        if step.remedy in ("optimizer", "learning_rate")
+        else step
+        for step in prescription.steps
+    ]
+    return replace(prescription, steps=tuple(steps)) if tuple(steps) != prescription.steps else None
 
 
 def _fitting(
@@ -95,27 +126,25 @@ def _fitting(
     """Leave out the steps that do not fit the set-up, note why, and drop what then is there twice."""
     candidates = list(candidates)
     problems: dict[str, str] = {}
-    for name, step in {step.remedy: step for candidate in candidates for step in candidate.steps}.items():
+    for name, step in {str(step): step for candidate in candidates for step in candidate.steps}.items():
         try:
             apply(Prescription((step,)), setup, seed)
         except Exception as error:  # on networks never seen before a remedy may fail in any way
             problems[name] = problem_of(error)
             notes.append(f"Not tried: {problems[name]}")
-    kept: list[Prescription] = []
+    kept: list[tuple[Step, ...]] = []
     for candidate in candidates:
-        steps = tuple(step for step in candidate.steps if step.remedy not in problems)
-        if steps not in [other.steps for other in kept]:
-            kept.append(Prescription(steps, rationale(steps)))
-    return kept
+        steps = tuple(step for step in candidate.steps if str(step) not in problems)
+        if steps and steps not in kept:
+            kept.append(steps)
+    return [Prescription(steps, rationale(steps)) for steps in kept]
 
 
-def _trial(search: Answer, end: Answer | None) -> Trial:
-    """Turn the search for a learning rate, and the training that followed if any, into a trial."""
-    cost = search.cost + (end.cost if end is not None else 0)
-    if problem := search.problem or (end.problem if end is not None else ""):
-        return Trial(search.prescription, outcome=Outcome.NOT_APPLICABLE, reason=problem, cost=cost)
-    if end is None or end.run is None:
-        reached = f"short trainings reached a loss of {search.loss:.3g}"
-        reason = reached if math.isfinite(search.loss) else "short trainings diverged at every learning rate"
-        return Trial(search.prescription, outcome=Outcome.STOPPED, reason=reason, cost=cost)
-    return Trial(end.prescription, (end.run,), cost=cost)
+def _trial(answers: Sequence[Answer], final: bool) -> Trial:
+    """Turn the trainings of a prescription into a trial."""
+    runs = tuple(answer.run for answer in answers if answer.run is not None)
+    cost = sum(answer.cost for answer in answers)
+    if problem := next((answer.problem for answer in answers if answer.problem), ""):
+        return Trial(answers[0].prescription, runs, Outcome.NOT_APPLICABLE, problem, cost)
+    reason = "" if final else "fell behind in a short training"
+    return Trial(answers[0].prescription, runs, Outcome.TRIED if final else Outcome.STOPPED, reason, cost)

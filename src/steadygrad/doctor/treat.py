@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
@@ -21,7 +22,7 @@ from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
 from steadygrad.errors import UsageError
-from steadygrad.records import Diagnosis, Outcome, Prescription, Run, Trial, Verdict
+from steadygrad.records import Diagnosis, Outcome, Prescription, Prospect, Run, Trial, Verdict
 from steadygrad.training import (
     Data,
     Executor,
@@ -40,7 +41,7 @@ __all__ = ["treat"]
 HELD_OUT = 0.2  # share of the training data that chooses between trials
 # A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); one without findings from this
 # share on, for it may be small or slow on purpose.
-HEALTHY_SHARE = 0.6
+HEALTHY_SHARE = 0.85
 PROOF_SEEDS = 3
 
 
@@ -77,33 +78,64 @@ def treat(
     deadline = math.inf if budget.seconds is None else time.monotonic() + budget.seconds
     runner = Runner(executor or Serial(), progress, deadline)
     with seeded(seed, *generators_of(setup.train), *generators_of(setup.validation)):
-        treatment = _course(setup, budget, seed, runner)
+        found = examine(setup, budget, seed, runner)
+        treatment = found.treatment
+        if found.chosen is not None:
+            treatment = _proven(treatment, found.chosen, found.setup, seed, runner)
     return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)))
 
 
-def _course(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Treatment:
-    """Return the treatment without its notes."""
-    diagnosis = diagnose(given)
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What was found and tried before anything is proven.
+
+    Attributes:
+        treatment: The course so far.
+        setup: The set-up with validation data and the steps that the budget allows.
+        chosen: What is to be proven; None if nothing is.
+        cost: Optimizer steps spent, the forecast and the shallow network included.
+    """
+
+    treatment: Treatment
+    setup: TrainingSetup
+    chosen: Prescription | None
+    cost: int
+
+
+def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Examination:
+    """Diagnose, and search for a cure if one is needed."""
     setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
+    diagnosis = diagnose(setup, forecast=True)
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
-    baseline, held = _baseline(practice, seed, runner)
-    if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-        return Treatment(diagnosis, (baseline,), Verdict.HEALTHY, given)
-    if not math.isfinite(baseline.score) and (_nonfinite(practice.train) or _nonfinite(practice.validation)):
-        runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
-        return Treatment(diagnosis, (baseline,), Verdict.NOT_CURED, given)
-    trials = search(practice, diagnosis, budget.trials, seed, runner)
-    chosen = choose(trials, baseline, held)
-    trials = [baseline, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
-    if chosen is None:
-        if not any(held.beyond_luck(score) for score in (held.reference or -math.inf, *(t.score for t in trials))):
-            runner.notes.append(
-                "Nothing that was trained did better than a constant answer: look at the data first, whether these "
-                "inputs can tell the targets."
-            )
-        return Treatment(diagnosis, tuple(trials), Verdict.NOT_CURED, given)
-    unproven = Treatment(diagnosis, tuple(trials), Verdict.NOT_CURED, given)
-    return _proven(unproven, chosen.prescription, setup, seed, runner)
+    assert diagnosis.forecast is not None
+    baseline: Trial | None = None
+    held = yardstick(practice, practice.validation)
+    cost = diagnosis.forecast.steps
+
+    def ended(verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
+        return Examination(Treatment(diagnosis, tuple(trials), verdict, given), setup, chosen, cost)
+
+    nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
+    prospect = diagnosis.forecast.prospect
+    if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
+        baseline, held = _baseline(practice, seed, runner)
+        cost += baseline.cost * (1 if held.reference is None else 2)
+        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+            return ended(Verdict.HEALTHY, [baseline])
+        if nonfinite:
+            runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
+            return ended(Verdict.NOT_CURED, [baseline])
+    short, trials = search(practice, diagnosis, held, budget.trials, seed, runner)
+    chosen = choose(trials, short, held)
+    cost += short.cost + sum(trial.cost for trial in trials)
+    trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
+    scores = (held.reference or -math.inf, *(trial.score for trial in trials))
+    if chosen is None and not any(map(held.beyond_luck, scores)):
+        runner.notes.append(
+            "Nothing that was trained did better than a constant answer: look at the data first, whether these "
+            "inputs can tell the targets."
+        )
+    return ended(Verdict.NOT_CURED, trials, chosen.prescription if chosen else None)
 
 
 def _with_validation(setup: TrainingSetup, seed: int, notes: list[str]) -> TrainingSetup:
@@ -176,6 +208,9 @@ def _proven(
     pairs = train_pairs(prescription, setup, seeds, runner)
     proof = pairs.proof
     runner.notes += [f"A treated training failed: {problem}" for problem in pairs.problems]
+    if proof.reaches(proof.before, HEALTHY_SHARE / GOAL_SHARE):
+        runner.notes.append("On fresh seeds it learns well enough as it came: it is left alone.")
+        return replace(unproven, verdict=Verdict.HEALTHY, proof=proof)
     if proof.verdict is Verdict.NOT_CURED:
         if not any(math.isfinite(run.score) for run in proof.after) and _nonfinite(setup.validation):
             runner.notes.append("The validation data hold NaN or infinity: no score on them can prove anything.")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from steadygrad.doctor.apply import apply
 from steadygrad.errors import SteadygradError
-from steadygrad.records import Prescription, Run, Step
-from steadygrad.training import Training, TrainingSetup, evaluate, search_learning_rate, seeded
+from steadygrad.records import Prescription, Run
+from steadygrad.training import Training, TrainingSetup, evaluate, seeded
 
-__all__ = ["Answer", "Patients", "RateTask", "TrainTask", "problem_of", "run_rate_task", "run_train_task"]
+__all__ = ["Answer", "Patients", "TrainTask", "problem_of", "run_train_task"]
 
 MOST_LOSSES = 200  # kept of a run
 
@@ -26,32 +26,23 @@ class Patients:
 
 
 @dataclass(frozen=True)
-class RateTask:
-    """Find a learning rate, for findings ``answers``, by short trainings of ``steps`` steps each."""
-
-    prescription: Prescription
-    steps: int
-    seed: int
-    answers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class TrainTask:
-    """Train a prescription once and score it on the set-up's validation data."""
+    """Train a prescription once, for ``steps`` or as long as planned, and score it on the validation data."""
 
     prescription: Prescription
     seed: int
     reference: bool = False
     keep_weights: bool = False
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a task gave: a prescription made concrete and its run, or the problem it met.
+    """What a task gave: the run of a prescription, or the problem it met.
 
     Attributes:
-        prescription: What was done, with the learning rate that was found.
-        run: The training; None for a search or after a problem.
+        prescription: What was done.
+        run: The training; None after a problem.
         loss: The recent training loss that was reached.
         cost: Optimizer steps made.
         problem: Why it failed, one sentence; empty if it did not.
@@ -64,17 +55,6 @@ class Answer:
     cost: int = 0
     problem: str = ""
     weights: dict[str, Tensor] | None = None
-
-
-def run_rate_task(patients: Patients, task: RateTask) -> Answer:
-    """Return the prescription with the best learning rate in it and the training loss it reached."""
-    try:
-        treated = apply(task.prescription, patients.given, task.seed)
-        with seeded(task.seed):
-            search = search_learning_rate(treated, task.steps, task.seed)
-    except Exception as error:  # on networks never seen before a remedy may fail in any way
-        return Answer(task.prescription, problem=problem_of(error))
-    return Answer(_with_rate(task, search.lr), loss=search.loss, cost=search.steps)
 
 
 def run_train_task(patients: Patients, task: TrainTask) -> Answer:
@@ -90,7 +70,7 @@ def run_train_task(patients: Patients, task: TrainTask) -> Answer:
         treated = apply(task.prescription, setup, task.seed)
         with seeded(task.seed):
             training = Training(treated, task.seed)
-            training.advance(treated.steps)
+            training.advance(task.steps or treated.steps)
             _, score = evaluate(treated, training.model, treated.validation)
     except Exception as error:
         if not task.prescription.steps:
@@ -111,18 +91,6 @@ def problem_of(error: Exception) -> str:
     """Return why a remedy failed, in one line."""
     lines = str(error).strip().splitlines() or ["no message"]
     return lines[0] if isinstance(error, SteadygradError) else f"{type(error).__name__}: {lines[0]}"
-
-
-def _with_rate(task: RateTask, lr: float) -> Prescription:
-    """Return the prescription with the learning rate: in its optimizer's step if it has one, else as a last step."""
-    steps = list(task.prescription.steps)
-    for position, step in enumerate(steps):
-        if step.remedy == "optimizer":
-            steps[position] = replace(step, settings={**step.settings, "lr": lr})
-            break
-    else:
-        steps.append(Step("learning_rate", {"lr": lr}, task.answers))
-    return replace(task.prescription, steps=tuple(steps))
 
 
 def _thin(losses: list[float]) -> tuple[float, ...]:

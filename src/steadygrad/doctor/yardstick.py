@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from steadygrad.doctor.reference import task_and_output
-from steadygrad.training import Data, Task, TrainingSetup, device_of, one_pass, target_of
-from steadygrad.training.metric import IGNORED_CLASS
+from steadygrad.training import Data, TrainingSetup, chance_of, device_of, labels_of, one_pass, target_of
 
 __all__ = ["GOAL_SHARE", "Yardstick", "yardstick"]
 
@@ -70,20 +68,13 @@ def yardstick(setup: TrainingSetup, data: Data, references: Sequence[float] = ()
     if task.kind not in ("classes", "binary", "real"):
         return Yardstick(task.name)
     batches = one_pass(data, setup.batch_size, device_of(setup))
-    targets = torch.cat([_labels(task, target_of(batch)) for batch in batches])
+    targets = torch.cat([labels_of(task, target_of(batch)) for batch in batches])
+    chance = chance_of(task, targets)
+    assert chance is not None
     if task.kind == "real":
-        chance, luck = 0.0, SIGMAS**2 / targets.numel()
+        luck = SIGMAS**2 / targets.numel()
     else:
-        _, counts = targets.unique(return_counts=True)
-        chance = counts.max().item() / counts.sum().item()
         luck = SIGMAS * math.sqrt(chance * (1 - chance) / targets.numel())
     found = Yardstick(task.name, chance, min(luck, (1 - chance) / 2))
     reference = fmean(references) if references else -math.inf
     return Yardstick(task.name, chance, found.luck, reference) if found.beyond_luck(reference) else found
-
-
-def _labels(task: Task, target: Tensor) -> Tensor:
-    """Return what is scored of a batch of targets, in one row: one-hot rows as indices, without what is ignored."""
-    if task.kind == "classes":
-        target = target.argmax(1) if target.is_floating_point() else target[target != IGNORED_CLASS]
-    return target.reshape(-1)

@@ -87,6 +87,7 @@ class Blueprint:
         layers: Layer calls in execution order.
         loss: Kind of the loss as torch knows it (``"cross_entropy"``, ``"mse_loss"`` ...); None if not seen.
         loss_shapes: Shapes of the tensors that went into the loss, in order.
+        loss_reduction: How the loss makes one number of many, as torch spells it; None if not seen.
         head: Kind of the activation that made the model's output; None if the output comes from a weight layer.
         head_layer: Position of the layer that made the output; None if not seen.
         output: Range of the model's output; None if it is no tensor.
@@ -99,12 +100,18 @@ class Blueprint:
         steps: Planned length of the training in optimizer steps.
         batch: Number of samples in the batch.
         parameters: Number of parameters of the model, frozen ones included.
+        scheduled: Whether the learning rate follows a schedule.
+        learned: Whether the weights carry something learned, so that they are not drawn afresh.
+        unoptimized: Names of layers that require a gradient and that the optimizer does not hold.
+        evaluating: Names of modules that were found in evaluation mode and act differently in it.
+        functions: Names of functions of layer outputs that are no layer themselves (``"reshape"``, ``"sin"``).
         unseen: What could not be looked into, in words.
     """
 
     layers: tuple[Layer, ...]
     loss: str | None = None
     loss_shapes: tuple[tuple[int, ...], ...] = ()
+    loss_reduction: str | None = None
     head: str | None = None
     head_layer: int | None = None
     output: Range | None = None
@@ -117,4 +124,9 @@ class Blueprint:
     steps: int = 0
     batch: int = 0
     parameters: int = 0
+    scheduled: bool = False
+    learned: bool = False
+    unoptimized: tuple[str, ...] = ()
+    evaluating: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()

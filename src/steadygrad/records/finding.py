@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from steadygrad.records.blueprint import Blueprint
+from steadygrad.records.forecast import Forecast
 from steadygrad.records.observation import Observation
 
 __all__ = ["Diagnosis", "Finding", "Severity", "Symptom"]
@@ -67,11 +68,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What one batch says about a set-up. ``findings`` stand worst first."""
+    """What one batch says about a set-up, and a handful of steps if a forecast was asked for.
+
+    ``findings`` stand worst first.
+    """
 
     findings: tuple[Finding, ...]
     observation: Observation
     blueprint: Blueprint
+    forecast: Forecast | None = None
 
     @property
     def healthy(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LayerStats", "Moments", "Observation"]
+__all__ = ["LayerStats", "Moments", "Observation", "Outlook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,29 @@ class LayerStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """A handful of real steps on a copy of a set-up. Losses and scores are those of the same training samples.
+
+    Attributes:
+        losses: The loss of each step's batch, before the step.
+        before: Loss before the first step.
+        after: Loss after the last one; ``inf`` if it diverged.
+        score_before: Score before, higher is better.
+        score_after: Score after; ``-inf`` if it diverged.
+        metric: Name of the score.
+        chance: Score of the best constant answer; None where it is not known.
+    """
+
+    losses: tuple[float, ...]
+    before: float
+    after: float
+    score_before: float
+    score_after: float
+    metric: str
+    chance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One look at a network.
 
@@ -62,6 +85,7 @@ class Observation:
         grad_norm: The global L2 norm of all parameter gradients, before any clipping.
         output: The model's output; None if it is no floating tensor.
         output_signal: RMS of the output's deviation from its mean over the batch.
+        outlook: What a handful of real steps showed; None if none were made.
         step: The training step at which the look was taken; 0 for an untrained network.
     """
 
@@ -71,3 +95,4 @@ class Observation:
     output: Moments | None = None
     output_signal: float | None = None
     step: int = 0
+    outlook: Outlook | None = None

@@ -44,6 +44,12 @@ class Proof:
     chance: float | None = None
     goal: float | None = None
 
+    def reaches(self, runs: tuple[Run, ...], share: float = 1.0) -> bool:
+        """Whether runs go on average this share of the way from chance to the goal; not where either is unknown."""
+        if self.goal is None or self.chance is None or not runs:
+            return False
+        return mean(run.score for run in runs) >= self.chance + share * (self.goal - self.chance)
+
     @staticmethod
     def spread(runs: tuple[Run, ...]) -> tuple[float, float]:
         """Return mean and sample standard deviation of the scores of ``runs``.

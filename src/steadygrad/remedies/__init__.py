@@ -19,13 +19,15 @@ from steadygrad.remedies.conditioning import centralize_gradients, gradient_nois
 from steadygrad.remedies.constraints import ClipWeights, MaxNorm, WeightStep, after_step, clip_weights, max_norm
 from steadygrad.remedies.data import batch_size, standardize_inputs, standardize_targets
 from steadygrad.remedies.decay import SoftThreshold, WeightDecay, add_weights, l1_penalty, l2_penalty, weight_decay
-from steadygrad.remedies.dropout import dropout
+from steadygrad.remedies.dropout import dropout, less_dropout
 from steadygrad.remedies.filling import delta_orthogonal_, he_, lecun_, orthogonal_, scaled_, small_, xavier_
 from steadygrad.remedies.glossary import GLOSSARY, Term
 from steadygrad.remedies.gradients import Gradients, GradientTransform, chain
 from steadygrad.remedies.head import head
 from steadygrad.remedies.history_clipping import clip_by_quantile, clip_by_running_norm, clip_by_zscore
 from steadygrad.remedies.initialization import initialization
+from steadygrad.remedies.insertion import inserted_activation
+from steadygrad.remedies.length import longer_training
 from steadygrad.remedies.logits import soft_cap, z_loss
 from steadygrad.remedies.losses import loss
 from steadygrad.remedies.lsuv import looks_linear_, lsuv_
@@ -45,6 +47,7 @@ from steadygrad.remedies.spikes import clip_spikes, skip_nonfinite, skip_spikes,
 from steadygrad.remedies.tally import Deeds
 from steadygrad.remedies.thresholds import Decaying, Threshold
 from steadygrad.remedies.truncation import detached, segments, truncated_backpropagation
+from steadygrad.remedies.unfreeze import unfreeze
 
 __all__ = [
     "CATALOGUE",
@@ -104,11 +107,14 @@ __all__ = [
     "head",
     "identity_recurrent_",
     "initialization",
+    "inserted_activation",
     "l1_penalty",
     "l2_penalty",
     "label_smoothing",
     "learning_rate",
     "lecun_",
+    "less_dropout",
+    "longer_training",
     "looks_linear_",
     "loss",
     "lsuv_",
@@ -139,6 +145,7 @@ __all__ = [
     "standardize_inputs",
     "standardize_targets",
     "truncated_backpropagation",
+    "unfreeze",
     "weight_decay",
     "weight_norm",
     "weight_standardization",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.errors import NotApplicableError, UsageError
-from steadygrad.records import Blueprint, Role
+from steadygrad.records import Blueprint, Role, Symptom
 from steadygrad.remedies.plan import Change, Plan, planned
 from steadygrad.remedies.remedy import Card, Site
 from steadygrad.remedies.surgery import readers, weightless_before
@@ -15,7 +16,7 @@ from steadygrad.signals.blueprint import read_blueprint
 from steadygrad.signals.layers import canonical
 from steadygrad.training.setup import TrainingSetup
 
-__all__ = ["ApplyDropout", "dropout"]
+__all__ = ["ApplyDropout", "dropout", "less_dropout"]
 
 
 class ApplyDropout:
@@ -80,3 +81,38 @@ def _kinds_before(blueprint: Blueprint, position: int) -> set[str]:
     if not any(layer.role is Role.ACTIVATION for layer in between):
         return set()
     return {canonical(layer.kind) for layer in between}
+
+
+@planned(
+    Card(
+        name="less_dropout",
+        treats=(Symptom.WIRING,),
+        site=Site.MODEL,
+        summary="Lower the rate of dropout that leaves hardly anything.",
+        formula="p <- min(p, bound)",
+        not_for="Overfitting, which grows.",
+        hurts="Overfitting grows.",
+        reference="Srivastava et al. 2014, Dropout, sec. 7.3: rates of 0.4 to 0.8 are too high for hidden units of "
+        "small networks",
+    )
+)
+def less_dropout(setup: TrainingSetup, *, p: float = 0.1) -> Plan:
+    """Lower the rate of every dropout module above ``p`` to ``p``.
+
+    Args:
+        setup: The set-up to change.
+        p: Highest rate, in [0, 1).
+
+    Raises:
+        NotApplicableError: If none is above.
+    """
+    if not 0 <= p < 1:
+        raise UsageError(f"less_dropout: expected p at least 0 and below 1, got {p}. Start with 0.1.")
+    changes = [
+        Change(name, "attribute", "p", p, repr(module.p))
+        for name, module in setup.model.named_modules()
+        if isinstance(module, _DropoutNd) and module.p > p
+    ]
+    if not changes:
+        raise NotApplicableError(f"less_dropout: expected dropout of a rate above {p}, found none. Leave it as it is.")
+    return Plan(tuple(changes))

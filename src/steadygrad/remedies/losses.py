@@ -55,17 +55,17 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def loss(
     setup: TrainingSetup,
     *,
-    to: Literal["cross_entropy", "bce_with_logits", "mse", "nll", "bce"] = "cross_entropy",
+    to: Literal["cross_entropy", "bce_with_logits", "mse", "nll", "bce", "matched"] = "cross_entropy",
 ) -> TrainingSetup:
     """Replace the loss, the mean over the batch.
 
     Args:
         setup: The set-up to change.
         to: ``"cross_entropy"`` and ``"bce_with_logits"`` want logits, ``"nll"`` log-probabilities, ``"bce"``
-            probabilities.
+            probabilities; ``"matched"`` keeps the set-up's own loss and brings the target to the output's shape.
     """
     if setup.loss is None:
         raise NotApplicableError(
             "loss: expected a set-up with a loss, but its forward returns the loss itself. Replace it there."
         )
-    return setup.replace(loss=_LOSSES[to])
+    return setup.replace(loss=Matched(setup.loss) if to == "matched" else _LOSSES[to])

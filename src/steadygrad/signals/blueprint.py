@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.records import Blueprint, Layer, Range, Role, TargetKind
 from steadygrad.signals.layers import fans_of, kind_of, plain_name, role_of
@@ -30,6 +32,7 @@ __all__ = ["Recorded", "draw_blueprint", "optimizer_of", "plain_model", "read_bl
 
 OWN_PARAMETERS = "(own parameters)"
 
+ACTS_BY_MODE = (_NormBase, _DropoutNd)
 SHAPE_KEEPERS = frozenset({"Dropout", "AlphaDropout", "Identity", "Flatten", "Unflatten", "MaxPool2d", "AvgPool2d"})
 
 
@@ -54,6 +57,7 @@ class Recorded(NamedTuple):
     recorder: Recorder
     step: Step
     calls: list[Call]
+    evaluating: tuple[str, ...] = ()
 
 
 def record(
@@ -64,12 +68,14 @@ def record(
     Compiled parts run eagerly meanwhile, so that their layers are seen.
     """
     model = plain_model(setup.model)
+    evaluating = tuple(n for n, m in model.named_modules() if isinstance(m, ACTS_BY_MODE) and not m.training)
     model.train()
     recorder = Recorder(model, on_output)
     inputs = tuple(recorder.range(tensor) for tensor in input_tensors(batch) if tensor.is_floating_point())
     with torch.compiler.set_stance("force_eager"), recorder:
         step = run_batch(setup, model, batch)
-    return Recorded(batch, inputs, recorder, step, recorder.calls + _unseen_calls(recorder, model))
+    calls = recorder.calls + _unseen_calls(recorder, model)
+    return Recorded(batch, inputs, recorder, step, calls, evaluating)
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -93,6 +99,7 @@ def draw_blueprint(setup: TrainingSetup, recorded: Recorded, optimizer: torch.op
         layers=_layers(calls),
         loss=recorder.loss,
         loss_shapes=recorder.loss_shapes,
+        loss_reduction=recorder.loss_reduction,
         head=calls[head].kind if head is not None and calls[head].role is Role.ACTIVATION else None,
         head_layer=head,
         output=range_of(output) if output is not None else None,
@@ -105,8 +112,21 @@ def draw_blueprint(setup: TrainingSetup, recorded: Recorded, optimizer: torch.op
         steps=setup.steps,
         batch=row_count(recorded.batch),
         parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
+        scheduled=setup.scheduler is not None,
+        learned=setup.redraw is None,
+        unoptimized=_unoptimized(calls, optimizer),
+        evaluating=recorded.evaluating,
+        functions=tuple(sorted(recorder.functions)),
         unseen=_unseen(plain_model(setup.model), calls),
     )
+
+
+def _unoptimized(calls: list[Call], optimizer: torch.optim.Optimizer | None) -> tuple[str, ...]:
+    """Return the calls some of whose trainable parameters the optimizer does not hold."""
+    if optimizer is None:
+        return ()
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return tuple(call.name for call in calls if any(p.requires_grad and id(p) not in held for p in call.parameters))
 
 
 def _layers(calls: list[Call]) -> tuple[Layer, ...]:

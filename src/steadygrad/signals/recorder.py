@@ -79,6 +79,8 @@ class Recorder(TorchFunctionMode):
         loss: Name of the last torch loss function called; None if none was.
         loss_sources: The calls whose outputs went into it.
         loss_shapes: Shapes of the tensors that went into it.
+        loss_reduction: How it reduces them; None if that was not said by keyword.
+        functions: Names of the functions that were applied to outputs of layers and are no layer.
         entries: What went into each first weight layer: floating tensors that come from no layer.
     """
 
@@ -88,6 +90,8 @@ class Recorder(TorchFunctionMode):
         self.loss: str | None = None
         self.loss_sources: Sources = NOWHERE
         self.loss_shapes: tuple[tuple[int, ...], ...] = ()
+        self.loss_reduction: str | None = None
+        self.functions: set[str] = set()
         self.entries: list[Range] = []
         self._on_output = on_output
         self._names = {module: plain_name(name) for name, module in model.named_modules()}
@@ -152,7 +156,10 @@ class Recorder(TorchFunctionMode):
         elif name in LOSS_FUNCTIONS:
             self.loss, self.loss_sources = name, follows
             self.loss_shapes = tuple(tuple(tensor.shape) for tensor in _tensors((args, kwargs)))
+            self.loss_reduction = kwargs.get("reduction")
         else:
+            if follows and self._stack:
+                self.functions.add(name)
             self._tag(args[0] if name == "__setitem__" else result, follows)
         return result
 
@@ -175,12 +182,17 @@ class Recorder(TorchFunctionMode):
         if self._closed or raised:
             return
         role = role_of(module)
-        if opaque or (len(self.calls) == first and role is not Role.OTHER):
+        if opaque or (len(self.calls) == first and (role is not Role.OTHER or self._is_function(module))):
             name, kind = self._names[module], kind_of(module)
             parameters = tuple(module.parameters())
             with torch._C.DisableTorchFunction():
                 call = Call(name or kind, name, kind, role, follows, parameters, fans_of(role, parameters))
                 self._record(call, (args, kwargs), output)
+
+    def _is_function(self, module: nn.Module) -> bool:
+        """Whether a module is a leaf without parameters, other than one that makes a layer's weight."""
+        leaf = next(module.children(), None) is None and next(module.parameters(), None) is None
+        return leaf and "parametrizations" not in self._names[module].split(".")
 
     def _weight_call(self, name: str, follows: Sources, inputs: Any) -> Call | None:
         """Return the call of a function that a matrix of the model goes into, itself or a view of it."""

@@ -14,11 +14,12 @@ from steadygrad.training.batches import (
     target_of,
 )
 from steadygrad.training.blame import blamed, describe
+from steadygrad.training.copied import copied
 from steadygrad.training.executor import Executor, Processes, Serial, register_by_value
 from steadygrad.training.forward import Step, call_model, input_tensors, output_tensor, run_batch, run_loss, run_model
 from steadygrad.training.learning_rate import RateSearch, WithLearningRate, search_learning_rate
 from steadygrad.training.loop import Training, make_optimizer, trainable
-from steadygrad.training.metric import Task, evaluate, task_of
+from steadygrad.training.metric import Task, chance_of, evaluate, labels_of, task_of
 from steadygrad.training.redraw import shuffle_weights
 from steadygrad.training.setup import Batch, Data, TrainingSetup
 from steadygrad.training.snapshot import preserved, preserved_random_state, seeded
@@ -37,6 +38,8 @@ __all__ = [
     "WithLearningRate",
     "blamed",
     "call_model",
+    "chance_of",
+    "copied",
     "describe",
     "device_of",
     "evaluate",
@@ -44,6 +47,7 @@ __all__ = [
     "floating_dtype",
     "input_tensors",
     "is_arrays",
+    "labels_of",
     "make_optimizer",
     "move",
     "one_pass",

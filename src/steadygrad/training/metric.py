@@ -14,7 +14,7 @@ from steadygrad.training.blame import blamed
 from steadygrad.training.forward import output_tensor, run_batch
 from steadygrad.training.setup import Data, TrainingSetup
 
-__all__ = ["Task", "evaluate", "task_of"]
+__all__ = ["Task", "chance_of", "evaluate", "labels_of", "task_of"]
 
 EVALUATION_BATCH = 1000
 IGNORED_CLASS = -100  # torch's own mark for targets that do not count
@@ -84,6 +84,21 @@ def evaluate(setup: TrainingSetup, model: nn.Module, data: Data) -> tuple[Task, 
     else:
         score = _score(setup, task, output, target)
     return task, score if math.isfinite(score) else -math.inf
+
+
+def labels_of(task: Task, target: Tensor) -> Tensor:
+    """Return what is scored of a batch of targets, in one row: one-hot rows as indices, without what is ignored."""
+    if task.kind == "classes":
+        target = target.argmax(1) if target.is_floating_point() else target[target != IGNORED_CLASS]
+    return target.reshape(-1)
+
+
+def chance_of(task: Task, targets: Tensor) -> float | None:
+    """Return the score of the best constant answer to these labels; None where it is not known."""
+    if task.kind not in ("classes", "binary"):
+        return 0.0 if task.kind == "real" else None
+    _, counts = targets.unique(return_counts=True)
+    return counts.max().item() / counts.sum().item()
 
 
 def _joined(batches: list[Tensor]) -> Tensor | None:

@@ -1,0 +1,85 @@
+"""Case by index: a data set, a family of networks, and none to three faults."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import steadygrad as sg
+
+from .drafts import FAMILIES, Draft, healthy, reference
+from .faults import FAULTS
+from .sources import source
+
+COUNT = 520
+HEALTHY_SHARE = 0.32
+# The split kept out of all tuning has data sets, families of networks and faults that the other one has not.
+DATA = {
+    "development": ("digits", "wine", "housing", "moons", "counted tokens", "ratings", "copied digits"),
+    "held-out": ("breast cancer", "mnist", "fashion-mnist", "friedman", "ordered tokens", "rank-2 ratings", "tags"),
+}
+HELD_OUT_FAMILIES = ("gru", "transformer")
+# Tables and pictures of more than one family count for more.
+WEIGHTS = {"digits": 4, "mnist": 2, "fashion-mnist": 2, "housing": 2, "moons": 2, "friedman": 2, "breast cancer": 2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set-up of the zoo.
+
+    Attributes:
+        index: It follows from this alone.
+        split: ``"development"`` or ``"held-out"``.
+        data: Name of the data set.
+        family: Family of the network.
+        faults: Names of its faults; none if it was made to be healthy.
+    """
+
+    index: int
+    split: str
+    data: str
+    family: str
+    faults: tuple[str, ...]
+    draft: Draft
+
+    def setup(self) -> sg.TrainingSetup:
+        """Return the set-up."""
+        return self.draft.build(self.index)
+
+    def reference(self) -> sg.TrainingSetup:
+        """Return the named healthy network on the same data, at a healthy scale."""
+        return reference(self.data, self.family).build(0).replace(redraw=None)
+
+
+def indices(split: str) -> Iterator[int]:
+    """Return the indices of a split: even ones are for development, odd ones held out."""
+    return iter(range(0 if split == "development" else 1, COUNT, 2))
+
+
+def case(index: int) -> Case:
+    """Return the case of an index, always the same."""
+    split = "development" if index % 2 == 0 else "held-out"
+    rng = random.Random(index)
+    names = DATA[split]
+    data = rng.choices(names, [WEIGHTS.get(name, 1) for name in names])[0]
+    families = FAMILIES[source(data).form]
+    barred = HELD_OUT_FAMILIES if split == "development" else ("bag",)  # a bag knows no order
+    family = rng.choice([name for name in families if name not in barred])
+    draft = healthy(data, family, rng)
+    count = 0 if rng.random() < HEALTHY_SHARE else rng.choice((1, 1, 1, 2, 2, 3))
+    faults: list[str] = []
+    symptoms: set[str] = set()
+    for _ in range(count):
+        able = [
+            fault
+            for fault in FAULTS
+            if fault.symptom not in symptoms and fault.fits(draft) and (split == "held-out" or not fault.held_out)
+        ]
+        # Loss and head are changed by one fault only, so that what one does is not undone by the other.
+        able = [fault for fault in able if not {fault.symptom, *symptoms} >= {"loss", "head"}]
+        fault = rng.choice(able)
+        fault.change(draft, rng)
+        faults.append(fault.name)
+        symptoms.add(fault.symptom)
+    return Case(index, split, data, family, tuple(faults), draft)
