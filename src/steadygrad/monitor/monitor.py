@@ -22,10 +22,10 @@ from steadygrad.monitor.capsule import capsule_size, save_capsule
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.forensics import Call, CallKeeper, find_producer
 from steadygrad.monitor.listeners import listen, unlisten
-from steadygrad.monitor.looks import Look, Places
+from steadygrad.monitor.looks import Look, Places, Slots
 from steadygrad.monitor.named import by_name
-from steadygrad.monitor.optimizer_tap import OptimizerTap, StepRead
-from steadygrad.monitor.sharded import sum_over_shards
+from steadygrad.monitor.optimizer_tap import OptimizerTap
+from steadygrad.monitor.step_read import StepRead
 from steadygrad.monitor.wiring import WiringTap
 from steadygrad.records import Finding, History, Observation
 from steadygrad.signals.layers import kind_of, plain_name
@@ -158,9 +158,7 @@ class Monitor:
         owned = set()
         for full, parameter in inner_model(model).named_parameters():
             layer = plain_name(full).rpartition(".")[0] or kind_of(inner_model(model))
-            row = self._places.row_of.setdefault(id(parameter), self._places.add_layer(prefix + layer))
-            if parameter.dim() > 1:
-                self._places.with_matrix.add(row)
+            self._places.add_parameter(parameter, prefix + layer)
             owned.add(id(parameter))
         self.models[name] = model
         self._wirings.append(WiringTap(model, prefix, self._fault))
@@ -179,6 +177,7 @@ class Monitor:
             on_fault=self._fault,
             on_step=self._on_step,
             layer_of=lambda parameter: self._places.row_of.get(id(parameter), id(parameter)),
+            weighs=self._places.weighs,
         )
         tap.due, tap.blind = True, in_step
         self._taps.append(tap)
@@ -245,7 +244,9 @@ class Monitor:
         """Hear that a loss scaler is about to step."""
         for tap in self._taps:
             if tap.optimizer is optimizer and scaler.is_enabled():
-                self._guard(partial(tap.expect, scaler.get_scale()))
+                scale = scaler._scale  # get_scale() would wait for a GPU
+                if scale is not None:
+                    self._guard(partial(tap.expect, scale.detach().clone()))
 
     def on_scaled(self, scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
         """Hear that a loss scaler has stepped, or not."""
@@ -276,11 +277,10 @@ class Monitor:
         for parameter in tap.parameters:
             if id(parameter) not in self._places.row_of:
                 name = f"parameter of {type(tap.optimizer).__name__} {tuple(parameter.shape)}"
-                self._places.row_of[id(parameter)] = self._places.add_layer(name)
+                self._places.add_parameter(parameter, name)
         self.history.add_layers(self._places.names)
         look.grow(len(self._places.names))
-        self._reduce(tap, read)
-        look.add_step(read, tap.parameters, self._places)
+        look.add_step(read, Slots.of(tap.parameters, self._places))
         loss, counts, *tables = arrays
         scale = 1.0 if math.isnan(read.scale) else read.scale
         if not math.isnan(loss) or "loss" not in look.totals:
@@ -294,11 +294,6 @@ class Monitor:
         look.reported.add(id(tap))
         if len(look.reported) == len(self._taps):
             self._close_look()
-
-    def _reduce(self, tap: OptimizerTap, read: StepRead) -> None:
-        sums = torch.from_numpy(np.stack([read.arrived, read.used, read.weights, read.moved, read.nonfinite]))
-        sums = sum_over_shards(tap.parameters, sums)
-        read.arrived, read.used, read.weights, read.moved, read.nonfinite = sums.numpy()
 
     def _close_look(self) -> None:
         look, self._look = self._look, None

@@ -98,7 +98,8 @@ class History:
 
     def add_layers(self, names: Iterable[str]) -> None:
         """Add columns of layers that were not there before; NaN for the looks so far."""
-        new = [name for name in names if name not in set(self._layers)]
+        known = set(self._layers)
+        new = [name for name in names if name not in known]
         if new:
             self._layers += new
             more = np.full((len(self._values), len(new), len(LAYER_STATISTICS)), np.nan)
