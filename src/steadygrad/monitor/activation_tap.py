@@ -23,10 +23,11 @@ from steadygrad.signals.layers import kind_of, plain_name, role_of
 
 __all__ = ["COLUMNS", "ActivationTap", "Watch", "inner_model"]
 
-GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite")
+GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnormal")
 COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
 GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
+NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -123,7 +124,7 @@ class ActivationTap:
             if self._host is None or tensor.device.type != "cpu":
                 self._write(hook, tensor)
             else:
-                self._host[hook.row] = [*output_stats(hook.kind, tensor), NAN, NAN]
+                self._host[hook.row] = [*output_stats(hook.kind, tensor), NAN, NAN, NAN]
                 if tensor.requires_grad:
                     tensor.register_hook(lambda grad, row=hook.row: self._seen_grad(row, grad))
         except Exception as error:
@@ -140,7 +141,10 @@ class ActivationTap:
             assert self._host is not None
             if math.isnan(self._host[row, GRAD]):  # of several calls the last one's gradient comes first
                 norm, bad = exact_norm(grad)
-                self._host[row, GRAD:] = norm / max(grad.numel() - bad, 1) ** 0.5, bad
+                rms, subnormal = norm / max(grad.numel() - bad, 1) ** 0.5, NAN
+                if grad.dtype == torch.float16:
+                    subnormal = _subnormal(grad).item()
+                self._host[row, GRAD:] = rms, bad, subnormal
         except Exception as error:
             self._on_fault(error)
 
@@ -163,4 +167,11 @@ def _write_grad(table: Tensor, row: int, grad: Tensor) -> None:
     finite = grad.isfinite()
     count = finite.sum().double()
     rms = (torch.where(finite, grad, 0.0).double().square().sum() / count.clamp(min=1.0)).sqrt()
-    table[row, GRAD:].copy_(torch.stack([rms, grad.numel() - count]))
+    subnormal = _subnormal(grad) if grad.dtype == torch.float16 else torch.full_like(rms, NAN)
+    table[row, GRAD:].copy_(torch.stack([rms, grad.numel() - count, subnormal]))
+
+
+def _subnormal(grad: Tensor) -> Tensor:
+    """Return the share of the nonzero entries of a float16 tensor that lie below its normal numbers."""
+    size = grad.abs()
+    return ((size > 0) & (size < NORMAL)).sum().double() / (size > 0).sum().clamp(min=1)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from steadygrad.monitor.norms import exact_norm, flat, local, norm_from, sum_of_squares
+from steadygrad.monitor.adam_steps import can_recover, recovered_sums
+from steadygrad.monitor.norms import exact_norm, flat, is_safe, local, norm_from, sum_of_squares
 
 __all__ = ["DeviceBuffer", "HostBuffer"]
 
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
-UNSEEN = (float("nan"), 0)
+UNSEEN = (math.nan, 0)
+# In float32 rounding changes a step that is this share of the weights by 2e-6 of its norm, and smaller ones by more.
+SMALLEST = 1e-5
+PART = 2**16  # entries that lie in the cache together with a copy
 
 
 class HostBuffer:
@@ -24,13 +30,18 @@ class HostBuffer:
     where nothing was seen.
 
     Args:
-        weights: The tensors that will be stepped.
+        optimizer: Steps them.
+        weights: Its parameters.
         wanted: Of which of them steps are measured.
     """
 
-    def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
-        self._kept = [_room_for(weight) if want else None for weight, want in zip(weights, wanted, strict=True)]
-        self._arrived = [UNSEEN] * len(self._kept)
+    def __init__(self, optimizer: Optimizer, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
+        self._optimizer, self._wanted = optimizer, wanted
+        self._groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
+        self._arrived = [UNSEEN] * len(weights)
+        self._kept: dict[int, Tensor] = {}
+        self._recovered: list[bool] = []
+        self._tiny: set[int] = set()  # whose last steps were too small, or not finite
 
     def write(self, index: int, grad: Tensor) -> tuple[float, int]:
         """Measure a gradient as it arrives; of several the last one counts. Return its norm and non-finite entries."""
@@ -43,38 +54,58 @@ class HostBuffer:
 
     def clear(self) -> None:
         """Forget what arrived."""
-        self._arrived = [UNSEEN] * len(self._kept)
+        self._arrived = [UNSEEN] * len(self._arrived)
 
-    def keep(self, weights: Sequence[Tensor]) -> Tensor:
-        """Keep the weights before a step; return their sums."""
-        norms = []
-        for kept, weight in zip(self._kept, weights, strict=True):
-            if kept is None:
-                norms.append(UNSEEN)
-            else:
-                kept.copy_(flat(local(weight)))
-                norms.append(norm_from(sum_of_squares(kept), kept))
-        return _squared(norms)
+    def keep(self, weights: Sequence[Tensor], recover: bool) -> None:
+        """Copy the weights before a step; those alone, with ``recover``, that cannot be told from the optimizer."""
+        self._recovered = [
+            recover and index not in self._tiny and can_recover(self._optimizer, self._groups[id(weight)], weight)
+            for index, weight in enumerate(weights)
+        ]
+        for index, weight in enumerate(weights):
+            if self._wanted[index] and not self._recovered[index]:
+                values = flat(local(weight))
+                kept = self._kept.get(index)
+                if kept is None or kept.shape != values.shape:
+                    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+                    kept = self._kept[index] = torch.empty(values.numel(), dtype=wide)
+                kept.copy_(values)
 
-    def compare(self, weights: Sequence[Tensor]) -> Tensor:
-        """Return the sums over the step from what was kept to ``weights``."""
-        norms = []
-        for kept, weight in zip(self._kept, weights, strict=True):
-            if kept is None:
-                norms.append(UNSEEN)
+    def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the sums over the weights before the step, and over the step."""
+        sums = [(UNSEEN, UNSEEN)] * len(weights)
+        for index in range(len(weights) - 1, -1, -1):  # what was stepped last lies in the cache
+            weight = weights[index]
+            if not self._wanted[index]:
+                continue
+            if self._recovered[index]:
+                found = recovered_sums(self._optimizer, self._groups[id(weight)], weight)
+                sums[index] = (math.sqrt(found[0]), 0), (math.sqrt(found[1]), 0)
             else:
-                kept.sub_(flat(local(weight)))
-                norms.append(norm_from(sum_of_squares(kept), kept))
-        return _squared(norms)
+                sums[index] = _difference(self._kept[index], flat(local(weight)))
+            (before, _), (step, _) = sums[index]
+            if SMALLEST * before < step < math.inf:
+                self._tiny.discard(index)
+            else:
+                self._tiny.add(index)
+        return _squared([before for before, _ in sums]), _squared([step for _, step in sums])
 
     def sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Return the sums over any tensors."""
-        return _squared([UNSEEN if tensor is None else exact_norm(tensor) for tensor in tensors])
+        norms = [UNSEEN if tensor is None else exact_norm(tensor) for tensor in reversed(tensors)]
+        return _squared(norms[::-1])
 
 
-def _room_for(weight: Tensor) -> Tensor:
-    values = local(weight)
-    return torch.empty(values.numel(), dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
+def _difference(kept: Tensor, values: Tensor) -> tuple[tuple[float, int], tuple[float, int]]:
+    """Return norm and non-finite entries of what was kept, and of its difference from ``values``."""
+    scratch = torch.empty_like(kept[:PART])
+    before = moved = 0.0
+    for old, new in zip(kept.split(PART), values.split(PART), strict=True):
+        step = torch.sub(old, new, out=scratch[: old.numel()])
+        before += sum_of_squares(old)
+        moved += sum_of_squares(step)
+    safe = is_safe(moved, len(kept))
+    return norm_from(before, kept), norm_from(moved, kept if safe else kept - values)
 
 
 def _squared(norms: list[tuple[float, int]]) -> Tensor:
@@ -104,6 +135,7 @@ class DeviceBuffer:
         copy = torch.zeros(int(starts[-1]), device=device, dtype=dtype)
         self._rows = copy.view(-1, BLOCK)
         self._tensor_of_row = torch.from_numpy(np.repeat(np.arange(len(parts)), blocks)).to(device)
+        self._before = torch.zeros(2, len(parts), dtype=torch.float64, device=device)
         self._unwanted = ~torch.tensor(wanted, device=device)
         self._views = [
             copy[start : start + part.numel()].view(part.shape)
@@ -125,15 +157,16 @@ class DeviceBuffer:
         rows = torch.stack([norms.square(), (~finite).sum(1).double()])
         return rows.new_zeros(2, len(self._views)).index_add_(1, self._tensor_of_row, rows)
 
-    def keep(self, weights: Sequence[Tensor]) -> Tensor:
-        """Keep the weights before a step; return their sums."""
-        return self.sums_of(weights).masked_fill(self._unwanted, float("nan"))
+    def keep(self, weights: Sequence[Tensor]) -> None:
+        """Copy the weights before a step."""
+        self._before = self.sums_of(weights)
 
-    def compare(self, weights: Sequence[Tensor]) -> Tensor:
-        """Return the sums over the step from what was kept to ``weights``."""
+    def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the sums over the weights before the step, and over the step."""
         for view, weight in zip(self._views, weights, strict=True):
             view.sub_(local(weight).to(view.dtype))
-        return self.arrived().masked_fill(self._unwanted, float("nan"))
+        before, moved = (sums.masked_fill(self._unwanted, math.nan) for sums in (self._before, self.arrived()))
+        return before, moved
 
     def sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Return the sums over tensors of the right shapes; 0 for any other."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["exact_norm", "flat", "local", "norm_from", "sum_of_squares"]
+__all__ = ["exact_norm", "flat", "is_safe", "local", "norm_from", "sum_of_squares"]
 
 # A dot product adds into dozens of float32 sums at once: over this length its relative error stays near 1e-6.
 STRETCH = 2**18
@@ -52,13 +52,15 @@ def exact_norm(tensor: Tensor) -> tuple[float, int]:
 
 def norm_from(squares: float, values: Tensor) -> tuple[float, int]:
     """Return the norm of flat values whose squares sum up to ``squares`` in float32, read anew where that is unsafe."""
-    size = values.numel()
-    if SAFE_SQUARE * size < squares < math.inf:
+    if is_safe(squares, values.numel()):
         return math.sqrt(squares), 0
-    if not size:
-        return 0.0, 0
     finite = values.isfinite()
     exact = values[finite].double()
     peak = exact.abs().max().item() if len(exact) else 0.0
     norm = peak * torch.linalg.vector_norm(exact / peak).item() if peak else 0.0
-    return norm, size - len(exact)
+    return norm, values.numel() - len(exact)
+
+
+def is_safe(squares: float, size: int) -> bool:
+    """Whether a sum of that many squares in float32 lost nothing that counts."""
+    return SAFE_SQUARE * size < squares < math.inf

@@ -88,7 +88,6 @@ class OptimizerTap:
         self._direct: dict[int, tuple[float, int]] = {}
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
-        self._weights: Tensor | None = None
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._stepped = False
         self._probe: tuple[Tensor, Tensor] | None = None
@@ -166,9 +165,11 @@ class OptimizerTap:
     def buffer(self) -> HostBuffer | DeviceBuffer:
         """The buffer, made when it is first needed."""
         if self._buffer is None:
-            on_host = all(parameter.device.type == "cpu" for parameter in self.parameters)
             wanted = [self.weighs(parameter) for parameter in self.parameters]
-            self._buffer = (HostBuffer if on_host else DeviceBuffer)(self.parameters, wanted)
+            if all(parameter.device.type == "cpu" for parameter in self.parameters):
+                self._buffer = HostBuffer(self.optimizer, self.parameters, wanted)
+            else:
+                self._buffer = DeviceBuffer(self.parameters, wanted)
         return self._buffer
 
     def skipped(self) -> None:
@@ -203,22 +204,23 @@ class OptimizerTap:
 
     def _look_before(self) -> None:
         self._arrived = self.buffer.arrived()
-        self._weights = self.buffer.keep(self.parameters)
+        if isinstance(self.buffer, HostBuffer):
+            self.buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
+        else:
+            self.buffer.keep(self.parameters)
 
     def _after(self, *_: Any) -> None:
         try:
-            if self.due and self._weights is not None:
-                self._look_after(self._weights)
+            if self.due and self._arrived is not None:
+                self._look_after(self._arrived)
             self._finish()
         except Exception as error:
             self.on_fault(error)
 
-    def _look_after(self, weights: Tensor) -> None:
-        arrived = self._arrived
+    def _look_after(self, arrived: Tensor) -> None:
         if isinstance(self.buffer, HostBuffer):  # a closure has brought more
             arrived = self.buffer.arrived()
-        assert arrived is not None
-        moved = self.buffer.compare(self.parameters)
+        weights, moved = self.buffer.compare(self.parameters)
         used = self.buffer.sums_of([parameter.grad for parameter in self.parameters])
         self._send(arrived, used, weights, moved)
         matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
@@ -263,7 +265,7 @@ class OptimizerTap:
 
     def _finish(self) -> None:
         self._in_step = False
-        self._arrived = self._weights = None
+        self._arrived = None
         self._bad = 0
         self._direct.clear()
         if isinstance(self._buffer, HostBuffer):
