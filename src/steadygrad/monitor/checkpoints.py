@@ -83,17 +83,21 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         DataFileError: If the file holds no parameters.
         SetupError: If they do not fit the model.
     """
-    held = _read(path)
-    wanted = list(inner_model(model).state_dict())
-    prefixes = {key.removesuffix(wanted[0]) for key in held if wanted and key.endswith(wanted[0])}
+    held, wanted = _read(path), inner_model(model).state_dict()
+    first = next(iter(wanted), "")
+    prefixes = sorted({key.removesuffix(first) for key in held if key.endswith(first)})
     fitting = [prefix for prefix in prefixes if all(prefix + key in held for key in wanted)]
-    if not fitting:
-        some = ", ".join(sorted(held)[:3])
+    if not wanted or not fitting:
         raise SetupError(
-            f"{path}: expected the parameters {', '.join(wanted[:3])} ..., got {some} .... "
+            f"{path}: expected the parameters {', '.join([*wanted][:3])} ..., got {', '.join(sorted(held)[:3])} .... "
             "Name the callable that builds the network that was trained."
         )
-    state = {key: held[min(fitting, key=len) + key] for key in wanted}
+    # Of several models in a file one may have the same names, and another the same shapes too.
+    alike = [
+        prefix for prefix in fitting if all(held[prefix + key].shape == part.shape for key, part in wanted.items())
+    ]
+    prefix = (alike or fitting)[0]
+    state = {key: held[prefix + key] for key in wanted}
     try:
         inner_model(model).load_state_dict(state)
     except RuntimeError as error:
