@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from steadygrad.errors import AlarmError, DataFileError, SteadygradWarning
-from steadygrad.monitor import JsonLines, Monitor, read_log
+from steadygrad.errors import AlarmError, DataFileError, MissingDependencyError, SteadygradWarning
+from steadygrad.monitor import JsonLines, Monitor, TensorBoard, read_log
 from steadygrad.records import Finding
 
 from .networks import batch, mlp, same, train
@@ -95,6 +96,28 @@ def test_a_log_cut_anywhere_reads_up_to_the_cut(tmp_path: Path) -> None:
     log.path.write_bytes(b"\xff\xfe no log")
     with pytest.raises(DataFileError, match="1 lines that are none"):
         read_log(log.path)
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_tensorboard_shows_totals_and_layers_on_demand(tmp_path: Path, layers: bool) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    sink = TensorBoard(tmp_path, layers=layers)
+    monitor = watched(sick(), steps=5, every=1, sinks=[sink])
+    sink.close()
+    shown = loader.EventAccumulator(str(tmp_path))
+    shown.Reload()
+    tags = shown.Tags()["scalars"]
+    norms = [event.value for event in shown.Scalars("steadygrad/grad_norm")]
+    np.testing.assert_allclose(norms, monitor.history.column("grad_norm", of="step"), rtol=1e-5)
+    assert "steadygrad/output_rms/smallest" in tags
+    assert ("steadygrad/grad_norm/24" in tags) == layers
+    assert any("findings" in tag for tag in shown.Tags()["tensors"])
+
+
+def test_tensorboard_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[tensorboard\]"'):
+        TensorBoard(tmp_path)
 
 
 def test_no_bare_nan_is_written(tmp_path: Path) -> None:

@@ -21,7 +21,13 @@ def history(looks: int = 60, **columns: object) -> History:
     for look in range(looks):
         norm = float(np.exp(0.1 * noise.standard_normal()))
         totals = {"loss": 2.0 * 0.97**look, "grad_norm": norm, "grad_norm_used": norm, "lr": 0.1, "skipped": 0.0}
-        totals |= {"backwards": 1.0, "undivided": 1.0, "stale": 0.0, "weight_change_outside": 0.0}
+        totals |= {
+            "early_schedules": 0.0,
+            "backwards": 1.0,
+            "undivided": 1.0,
+            "stale": 0.0,
+            "weight_change_outside": 0.0,
+        }
         values: dict[str, object] = {
             "grad_norm": [norm, norm],
             "update_ratio": [1e-3, 1e-3],
@@ -57,6 +63,8 @@ SICK = {
     "SG513": {"stale": lambda k: 1.0},
     "SG514": {"weight_change_outside": lambda k: -0.02},
     "SG515": {"backwards": lambda k: 4.0, "undivided": lambda k: 4.0},
+    "SG517": {"output_grad_subnormal": lambda k: [0.1, 0.8]},
+    "SG518": {"early_schedules": lambda k: 1.0},
     "SG516": {"skipped": lambda k: float(k % 2)},
 }
 
@@ -128,6 +136,40 @@ def test_bfloat16_updates_lost_to_rounding() -> None:
             F.cross_entropy(model(x.bfloat16()).float(), y).backward()
             optimizer.step()
     assert "SG511" in [finding.code for finding in monitor.findings]
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1e-6, True), (1.0, False)])
+def test_float16_underflow_in_a_real_training(scale: float, expected: bool) -> None:
+    model = mlp().half()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, every=1) as monitor:
+        for step in range(12):
+            x, y = batch(seed=step)
+            optimizer.zero_grad()
+            (1e3 * scale * F.cross_entropy(model(x.half()).float(), y)).backward()
+            optimizer.step()
+    assert ("SG517" in [finding.code for finding in monitor.findings]) == expected
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_scheduler_before_the_optimizer_in_a_real_training(early: bool) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, every=1) as monitor:
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+        for step in range(12):
+            x, y = batch(seed=step)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            if early and step == 0:
+                with pytest.warns(UserWarning, match="before `optimizer.step"):  # torch's own
+                    scheduler.step()
+            elif early:
+                scheduler.step()
+            optimizer.step()
+            if not early:
+                scheduler.step()
+    assert ("SG518" in [finding.code for finding in monitor.findings]) == early
 
 
 def test_the_report_on_clipping() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from steadygrad.cli.loading import load_setup
 from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
 from steadygrad.diagnosis import diagnose
+from steadygrad.errors import UsageError
+from steadygrad.monitor.checkpoints import checkpoint_at, load_checkpoint
 from steadygrad.records import Diagnosis, Severity, to_json, to_plain
 from steadygrad.report.text import diagnosis_text
 
@@ -34,13 +37,30 @@ def check(
     select: Codes = None,
     ignore: Codes = None,
     fail_on: Annotated[FailOn, typer.Option(help="From which severity on the exit code is 1.")] = FailOn.WARNING,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Look at the network as it stood: a run folder of watch, a .safetensors file or a state dict.",
+            show_default=False,
+        ),
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="With --from RUN: at this step or the last one before it.")] = None,
     device: Device = None,
     traceback: Traceback = False,
 ) -> None:
     """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer."""
+    if step is not None and (source is None or not source.is_dir()):
+        raise UsageError("--step: expected --from with the folder of a run beside it, got none.")
     with only_results_on(output):
-        setup = on_device(load_setup(target), device)
-        diagnosis = diagnose(setup, _codes(select), _codes(ignore))
+        setup = load_setup(target)
+        if source is not None:
+            path = checkpoint_at(source, step) if source.is_dir() else source
+            load_checkpoint(setup.model, path)
+            typer.echo(f"parameters from {path}", err=True)
+        # How a network was initialized is nothing to ask of one that was trained.
+        ignored = _codes(ignore) + (["SG4"] if source is not None else [])
+        diagnosis = diagnose(on_device(setup, device), _codes(select), ignored)
     if output is Format.JSON:
         typer.echo(_json(diagnosis))
     else:

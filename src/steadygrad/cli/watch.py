@@ -33,6 +33,10 @@ def watch(
     arguments: Annotated[list[str] | None, typer.Argument(help="Its arguments, after --.", show_default=False)] = None,
     every: Annotated[int, typer.Option(help="Look at every so many optimizer steps.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/SCRIPT-TIME.")] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Write the parameters every so many steps, not at alarms and the end alone.", min=1),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show alarms only.")] = False,
     traceback: Traceback = False,
 ) -> None:
@@ -40,9 +44,10 @@ def watch(
     if not script.is_file():
         raise UsageError(f"{script}: expected a Python script, found none.")
     folder = out or Path("runs") / f"{script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run, screen = RunFolder(folder), Console(stderr=True, highlight=False)
+    run, screen = RunFolder(folder, checkpoint_every), Console(stderr=True, highlight=False)
     panel = Panel(screen, quiet)
-    monitor = Monitor([], every=every, on_alarm=panel.alarm, sinks=[run.log, panel.look])
+    monitor = Monitor([], every=every, on_alarm=panel.alarm, sinks=[run, panel.look])
+    run.begin(monitor)
     with panel, monitor, find_trainings(monitor):
         ended, code = _run(script, arguments or [])
     run.finish(monitor, ended)

@@ -1,4 +1,4 @@
-"""SG509 to SG516: precision and misuse over a training: clipping, loss scales, gradients and weights gone wrong."""
+"""SG509 to SG518: precision and misuse over a training: clipping, loss scales, gradients and weights gone wrong."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ ALWAYS_CLIPPED = 0.9
 LEAST_SCALE = 1.0
 SHRUNK = 1e-3
 TOO_SMALL = 0.01
+UNDERFLOW = 0.5
 
 
 def clipping_report(history: History) -> dict[str, float]:
@@ -156,6 +157,38 @@ def many_skipped(history: History) -> Iterator[Found]:
         )
 
 
+def underflow(history: History) -> Iterator[Found]:
+    """Find float16 gradients most of which lie below float16's normal numbers."""
+    shares = history.column("output_grad_subnormal")[-FEWEST // 2 :]
+    if len(shares) < FEWEST // 2:
+        return
+    median = np.median(shares, axis=0)  # NaN where one was not seen
+    low = np.flatnonzero(median > UNDERFLOW)
+    if len(low):
+        worst = int(low[np.argmax(median[low])])
+        yield Found(
+            Severity.WARNING,
+            f"{median[worst]:.0%} of the float16 gradient at the output of {history.layers[worst]} lies below 6e-5, "
+            "where bits are lost, and more has become 0"
+            + (f" (and at {len(low) - 1} layers more)" if len(low) > 1 else ""),
+            history.layers[worst],
+            {"subnormal": float(median[worst]), "layers": float(len(low))},
+        )
+
+
+def scheduled_early(history: History) -> Iterator[Found]:
+    """Find a scheduler that steps before the optimizer does."""
+    early = _recent(history, "early_schedules")
+    if len(early) and early[-1] > 0:
+        yield Found(
+            Severity.WARNING,
+            f"the learning-rate scheduler made {early[-1]:.0f} steps before the optimizer made its first: the first "
+            "values of the schedule are never used",
+            None,
+            {"early": float(early[-1])},
+        )
+
+
 def _column(history: History, name: str) -> np.ndarray:
     return history.column(name, of="step")
 
@@ -232,5 +265,23 @@ CHECKS: tuple[Check, ...] = (
         "Micikevicius et al. 2018: overflows are rare after the first steps; the threshold is an own choice.",
         "Raise the scaler's growth_interval, or use bfloat16.",
         many_skipped,
+    ),
+    (
+        "SG517", "float16 underflow", Symptom.VANISHING,
+        "Gradients are so small that float16 keeps few of their bits or none.",
+        "Over half of the nonzero entries of a float16 gradient at a layer's output are below float16's smallest "
+        "normal number, 6.1e-5, in the median of 5 looks.",
+        "Micikevicius et al. 2018, sec. 3.2 and fig. 3 (31 % of values became 0 without a loss scale); half is an own "
+        "choice.",
+        "Use torch.amp.GradScaler, raise its init_scale, or use bfloat16.",
+        underflow,
+    ),
+    (
+        "SG518", "scheduler before optimizer", Symptom.LEARNING_RATE,
+        "scheduler.step() comes before optimizer.step(), so that the first learning rates of the schedule are skipped.",
+        "One scheduler step or more before the optimizer's first.",
+        "torch.optim, how to adjust learning rate (order since PyTorch 1.1.0).",
+        "Call optimizer.step() first, then scheduler.step().",
+        scheduled_early,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""SG503 to SG516: what only a training in progress shows, read from its history."""
+"""SG503 to SG518: what only a training in progress shows, read from its history."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependencyError(
-            'export: expected pyarrow, which is not installed. Run: pip install "steadygrad[parquet]", or write .csv'
+            'export: expected pyarrow, which is not installed. Run: pip install "steadygrad[pandas]", or write .csv'
         ) from error
     columns = {name: _alike([row.get(name) for row in rows]) for name in _columns(rows)}
     content = io.BytesIO()

@@ -4,5 +4,6 @@ from steadygrad.monitor.launch import find_trainings
 from steadygrad.monitor.monitor import Monitor
 from steadygrad.monitor.run import RunFolder, read_run
 from steadygrad.monitor.sinks import JsonLines, read_log
+from steadygrad.monitor.tensorboard import TensorBoard
 
-__all__ = ["JsonLines", "Monitor", "RunFolder", "find_trainings", "read_log", "read_run"]
+__all__ = ["JsonLines", "Monitor", "RunFolder", "TensorBoard", "find_trainings", "read_log", "read_run"]

@@ -6,6 +6,7 @@ the host at once; on other devices, and in compiled code, they are written into 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,31 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadygrad.monitor.hooks import make_inert
 from steadygrad.monitor.norms import exact_norm
-from steadygrad.monitor.optimizer_tap import inert
+from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
+from steadygrad.monitor.output_stats import OutputKind, output_stats, output_stats_by_tensors
 from steadygrad.records import Role
-from steadygrad.signals import batch_deviation, moments
-from steadygrad.signals.layers import RECTIFIERS, SATURATION_BOUNDS, canonical, kind_of, plain_name, role_of
-from steadygrad.signals.moments import share_outside
+from steadygrad.signals.layers import kind_of, plain_name, role_of
 
 __all__ = ["COLUMNS", "ActivationTap", "Watch", "inner_model"]
 
-COLUMNS = (
-    "output_rms",
-    "output_mean",
-    "output_abs_max",
-    "output_signal",
-    "zero_fraction",
-    "dead_fraction",
-    "saturated_fraction",
-    "output_nonfinite",
-    "output_numel",
-    "output_grad_rms",
-    "output_grad_nonfinite",
-)
-GRAD = COLUMNS.index("output_grad_rms")
+GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnormal")
+COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
+GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
-SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends of float32
+NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -56,20 +46,13 @@ class Watch:
     muted: bool = False
 
 
-def _make_inert() -> Callable[..., None]:
-    return inert
-
-
 class _ForwardHook:
     """Hand a layer's output to its tap in the step of a look; a copied or pickled model gets an inert one."""
 
-    __slots__ = ("activates", "bounds", "rectifier", "row", "tap", "watch")
+    __slots__ = ("kind", "row", "tap", "watch")
 
     def __init__(self, tap: ActivationTap, row: int, module: nn.Module) -> None:
-        kind = canonical(kind_of(module))
-        self.tap, self.row, self.watch = tap, row, tap.watch
-        self.activates = role_of(module) in (Role.ACTIVATION, Role.OTHER)  # zeros of others tell nothing
-        self.rectifier, self.bounds = kind in RECTIFIERS, SATURATION_BOUNDS.get(kind)
+        self.tap, self.row, self.watch, self.kind = tap, row, tap.watch, OutputKind.of(module)
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if not self.watch.due or not torch.is_grad_enabled():
@@ -80,7 +63,7 @@ class _ForwardHook:
             self.tap.seen(self, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make_inert, ()
+        return make_inert, ()
 
 
 class ActivationTap:
@@ -141,7 +124,7 @@ class ActivationTap:
             if self._host is None or tensor.device.type != "cpu":
                 self._write(hook, tensor)
             else:
-                self._host[hook.row] = _exact(hook, tensor)
+                self._host[hook.row] = [*output_stats(hook.kind, tensor), NAN, NAN, NAN]
                 if tensor.requires_grad:
                     tensor.register_hook(lambda grad, row=hook.row: self._seen_grad(row, grad))
         except Exception as error:
@@ -155,16 +138,20 @@ class ActivationTap:
 
     def _seen_grad(self, row: int, grad: Tensor) -> None:
         try:
-            norm, bad = exact_norm(grad)
             assert self._host is not None
-            self._host[row, GRAD:] = norm / max(grad.numel() - bad, 1) ** 0.5, bad
+            if math.isnan(self._host[row, GRAD]):  # of several calls the last one's gradient comes first
+                norm, bad = exact_norm(grad)
+                rms, subnormal = norm / max(grad.numel() - bad, 1) ** 0.5, NAN
+                if grad.dtype == torch.float16:
+                    subnormal = _subnormal(grad).item()
+                self._host[row, GRAD:] = rms, bad, subnormal
         except Exception as error:
             self._on_fault(error)
 
     def _write(self, hook: _ForwardHook, tensor: Tensor) -> None:
         """Write the statistics of an output into the table by tensor operations alone."""
         table, row = self.table, hook.row
-        table[row, :GRAD].copy_(_by_tensors(hook, tensor.detach()))
+        table[row, :GRAD].copy_(output_stats_by_tensors(hook.kind, tensor.detach()))
         if tensor.requires_grad:
             tensor.register_hook(lambda grad: _write_grad(table, row, grad))
 
@@ -176,76 +163,15 @@ def _floating(output: Any) -> Tensor | None:
     return next((found for item in items if (found := _floating(item)) is not None), None)
 
 
-@torch.no_grad()
-def _exact(hook: _ForwardHook, tensor: Tensor) -> list[float]:
-    """Return the statistics of an output on a CPU, by as few passes as will do."""
-    size, batch = tensor.numel(), tensor.shape[0] if tensor.dim() else 1
-    norm, bad = exact_norm(tensor)
-    rms = norm / max(size - bad, 1) ** 0.5
-    if bad or not SAFE[0] < rms < SAFE[1] or tensor.dtype not in (torch.float32, torch.float64):
-        return _careful(hook, tensor)
-    mean, peak, dead = tensor.sum().item() / size, tensor.amax().item(), NAN
-    if hook.rectifier:
-        dead = _dead(tensor).item()
-    peak = max(peak, -tensor.amin().item())
-    signal: float | None = None
-    if batch > 1:
-        shared = exact_norm(tensor.mean(0))[0] ** 2 * batch / size
-        # Where samples hardly differ the difference drowns in rounding: take the deviations one by one.
-        signal = (rms**2 - shared) ** 0.5 if rms**2 - shared > 1e-3 * rms**2 else batch_deviation(tensor)
-    # By signs, and not count_nonzero, which takes twenty times as long.
-    zeros = 1.0 - tensor.sign().abs_().sum().item() / size if hook.activates else NAN
-    saturated = share_outside(tensor, *hook.bounds) if hook.bounds else NAN
-    return [rms, mean, peak, NAN if signal is None else signal, zeros, dead, saturated, 0.0, size, NAN, NAN]
-
-
-def _careful(hook: _ForwardHook, tensor: Tensor) -> list[float]:
-    """The same for an output with extreme or non-finite entries."""
-    read, signal = moments(tensor), batch_deviation(tensor)
-    signal = NAN if signal is None else signal
-    dead = _dead(tensor).item() if hook.rectifier else NAN
-    saturated = share_outside(tensor, *hook.bounds) if hook.bounds else NAN
-    zeros = read.zero_fraction if hook.activates else NAN
-    return [read.rms, read.mean, read.abs_max, signal, zeros, dead, saturated, read.nonfinite, read.numel, NAN, NAN]
-
-
-def _dead(output: Tensor) -> Tensor:
-    """Return the share of units that are zero for every sample: along dimension 1 of images, else the last."""
-    unit = 1 if output.dim() > 3 else output.dim() - 1
-    others = [dimension for dimension in range(output.dim()) if dimension != unit]
-    alive = (output.amax(others) != 0) | (output.amin(others) != 0) if others else output != 0
-    return 1.0 - alive.double().mean()
-
-
-def _by_tensors(hook: _ForwardHook, tensor: Tensor) -> Tensor:
-    finite = tensor.isfinite()
-    values = torch.where(finite, tensor, 0.0).double()
-    count = finite.sum().double().clamp(min=1.0)
-    nothing = torch.full((), NAN, dtype=torch.float64, device=tensor.device)
-    signal = nothing
-    if tensor.dim() > 0 and tensor.shape[0] > 1:
-        shifted = values - values[:1]
-        signal = (shifted - shifted.mean(0)).square().mean().sqrt()
-    saturated = nothing
-    if hook.bounds:
-        saturated = ((values <= hook.bounds[0]) | (values >= hook.bounds[1])).double().mean()
-    return torch.stack(
-        [
-            (values.square().sum() / count).sqrt(),
-            values.sum() / count,
-            values.abs().amax(),
-            signal,
-            (tensor == 0).sum() / count if hook.activates else nothing,
-            _dead(tensor) if hook.rectifier else nothing,
-            saturated,
-            tensor.numel() - finite.sum().double(),
-            torch.full((), float(tensor.numel()), dtype=torch.float64, device=tensor.device),
-        ]
-    )
-
-
 def _write_grad(table: Tensor, row: int, grad: Tensor) -> None:
     finite = grad.isfinite()
     count = finite.sum().double()
     rms = (torch.where(finite, grad, 0.0).double().square().sum() / count.clamp(min=1.0)).sqrt()
-    table[row, GRAD:].copy_(torch.stack([rms, grad.numel() - count]))
+    subnormal = _subnormal(grad) if grad.dtype == torch.float16 else torch.full_like(rms, NAN)
+    table[row, GRAD:].copy_(torch.stack([rms, grad.numel() - count, subnormal]))
+
+
+def _subnormal(grad: Tensor) -> Tensor:
+    """Return the share of the nonzero entries of a float16 tensor that lie below its normal numbers."""
+    size = grad.abs()
+    return ((size > 0) & (size < NORMAL)).sum().double() / (size > 0).sum().clamp(min=1)

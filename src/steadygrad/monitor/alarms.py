@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,42 +25,47 @@ LEVELS = {Severity.NOTE: logging.INFO, Severity.WARNING: logging.WARNING, Severi
 @dataclass
 class _State:
     severity: Severity
-    last_seen: int
-    last_told: int
+    told: int
+    absent: int = 0
 
 
 class AlarmGate:
     """Let a finding through when it is new, and again when it returns or gets worse.
 
     Args:
-        clear_after: A finding that was not seen for so many steps is over (hysteresis).
+        clear_after: A finding that so many judgements in a row did not make is over (hysteresis).
         cool_down: One that returns is told again only so many steps after the last time.
 
     Example:
         >>> from steadygrad.records import Finding, Severity, Symptom
-        >>> gate = AlarmGate(clear_after=20, cool_down=100)
+        >>> gate = AlarmGate(clear_after=2, cool_down=100)
         >>> spike = Finding("SG503", Symptom.EXPLODING, Severity.WARNING, "it jumps", "clip")
-        >>> [len(gate.passing([spike], step)) for step in (0, 10, 20, 60, 130)]
-        [1, 0, 0, 0, 1]
+        >>> [len(gate.passing(found, step)) for step, found in enumerate([[spike], [spike], [], [], [spike]])]
+        [1, 0, 0, 0, 0]
+        >>> [len(gate.passing(found, step)) for step, found in enumerate([[], [], [spike]], start=200)]
+        [0, 0, 1]
     """
 
-    def __init__(self, clear_after: int = 30, cool_down: int = 300) -> None:
+    def __init__(self, clear_after: int = 3, cool_down: int = 300) -> None:
         self._clear_after, self._cool_down = clear_after, cool_down
         self._states: dict[str, _State] = {}
 
-    def passing(self, findings: Iterable[Finding], step: int) -> list[Finding]:
-        """Return those of a step's findings that are to be told."""
-        passed = []
+    def passing(self, findings: Iterable[Finding], step: int, judged: Collection[str] = ()) -> list[Finding]:
+        """Return those of a step's findings that are to be told; ``judged`` are the rules asked, all if empty."""
+        passed, present = [], set()
         for finding in findings:
+            present.add(finding.code)
             state = self._states.get(finding.code)
             if state is not None:
-                over = step - state.last_seen >= self._clear_after and step - state.last_told >= self._cool_down
-                worse = finding.severity > state.severity
-                state.last_seen = step
-                if not over and not worse:
+                over = state.absent >= self._clear_after and step - state.told >= self._cool_down
+                state.absent = 0
+                if not over and finding.severity <= state.severity:
                     continue
-            self._states[finding.code] = _State(finding.severity, step, step)
+            self._states[finding.code] = _State(finding.severity, step)
             passed.append(finding)
+        for code, state in self._states.items():
+            if code not in present and (not judged or code in judged):
+                state.absent += 1
         return passed
 
 
@@ -92,9 +97,9 @@ class Alarms:
         """Whether anything wants to hear of looks."""
         return bool(self._sinks)
 
-    def judge(self, findings: Iterable[Finding], step: int) -> None:
-        """Tell those of a look's findings that are new."""
-        for finding in self._gate.passing(findings, step):
+    def judge(self, findings: Iterable[Finding], step: int, judged: Collection[str] = ()) -> None:
+        """Tell those of a look's findings that are new; ``judged`` are the rules that were asked, all if empty."""
+        for finding in self._gate.passing(findings, step, judged):
             self.tell(finding, step)
 
     def tell(self, finding: Finding, step: int) -> None:

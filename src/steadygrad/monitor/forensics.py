@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steadygrad.diagnosis import explain, judge
 from steadygrad.monitor.activation_tap import Watch, inner_model
-from steadygrad.monitor.optimizer_tap import UncopiedHook
+from steadygrad.monitor.hooks import UncopiedHook
 from steadygrad.records import Finding, Severity
 from steadygrad.signals import probe
 from steadygrad.training import TrainingSetup

@@ -1,6 +1,6 @@
-"""Hear of two calls that torch has no hook for: ``backward`` (its loss) and ``GradScaler.step`` (its loss scale).
+"""Hear of calls that torch has no hook for: ``backward`` (its loss), ``GradScaler.step`` and a scheduler's ``step``.
 
-Both are wrapped while a monitor is attached and put back when the last one leaves. The wrapped function does what it
+All are wrapped while a monitor is attached and put back when the last one leaves. The wrapped function does what it
 did; a listener's exception never reaches it.
 """
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = ["Listener", "listen", "unlisten"]
 
@@ -30,6 +31,9 @@ class Listener(Protocol):
     def on_scaled(self, scaler: GradScaler, optimizer: Optimizer) -> None:
         """After a loss scaler stepped an optimizer, or did not because of an overflow."""
 
+    def on_schedule(self, scheduler: LRScheduler) -> None:
+        """Before a learning-rate scheduler makes a step; not at its first, which it makes itself when it is built."""
+
 
 _listeners: list[Listener] = []
 _originals: dict[str, Callable[..., Any]] = {}
@@ -39,8 +43,10 @@ def listen(listener: Listener) -> None:
     """Tell ``listener`` from now on."""
     if not _listeners:
         _originals["backward"], _originals["step"] = torch.autograd.backward, GradScaler.step
+        _originals["schedule"] = LRScheduler.step
         torch.autograd.backward = _wrapped_backward(torch.autograd.backward)
         GradScaler.step = _wrapped_step(GradScaler.step)  # type: ignore[method-assign]
+        LRScheduler.step = _wrapped_schedule(LRScheduler.step)  # type: ignore[method-assign]
     _listeners.append(listener)
 
 
@@ -52,6 +58,7 @@ def unlisten(listener: Listener) -> None:
     if not _listeners:
         torch.autograd.backward = _originals["backward"]
         GradScaler.step = _originals["step"]  # type: ignore[method-assign]
+        LRScheduler.step = _originals["schedule"]  # type: ignore[method-assign]
 
 
 def _wrapped_backward(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,5 +81,16 @@ def _wrapped_step(original: Callable[..., Any]) -> Callable[..., Any]:
         for listener in tuple(_listeners):
             listener.on_scaled(self, optimizer)
         return result
+
+    return step
+
+
+def _wrapped_schedule(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def step(self: LRScheduler, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "_step_count", 0):
+            for listener in tuple(_listeners):
+                listener.on_schedule(self)
+        return original(self, *args, **kwargs)
 
     return step

@@ -10,17 +10,16 @@ import numpy as np
 from torch import Tensor
 
 from steadygrad.monitor.activation_tap import COLUMNS
-from steadygrad.monitor.optimizer_tap import StepRead
+from steadygrad.monitor.step_read import StepRead
 from steadygrad.records.history import LAYER_STATISTICS
 
-__all__ = ["Look", "Places"]
+__all__ = ["Look", "Places", "Slots"]
 
 PLACE = {name: place for place, name in enumerate(LAYER_STATISTICS)}
 OUTPUT_PLACES = np.array([PLACE[name] for name in COLUMNS])
 GRADS = [COLUMNS.index("output_grad_rms")]
 
 
-@dataclass
 class Places:
     """Which layer each parameter belongs to.
 
@@ -30,15 +29,44 @@ class Places:
         with_matrix: Rows of layers that have a parameter with two or more dimensions.
     """
 
-    names: list[str] = field(default_factory=list)
-    row_of: dict[int, int] = field(default_factory=dict)
-    with_matrix: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.row_of: dict[int, int] = {}
+        self.with_matrix: set[int] = set()
+        self._rows: dict[str, int] = {}
 
     def add_layer(self, name: str) -> int:
         """Return the row of a layer, a new one if need be."""
-        if name not in self.names:
+        row = self._rows.setdefault(name, len(self.names))
+        if row == len(self.names):
             self.names.append(name)
-        return self.names.index(name)
+        return row
+
+    def add_parameter(self, parameter: Tensor, layer: str) -> None:
+        """Place a parameter in a layer, unless it has its place."""
+        row = self.row_of.setdefault(id(parameter), self.add_layer(layer))
+        if parameter.dim() > 1:
+            self.with_matrix.add(row)
+
+    def weighs(self, parameter: Tensor) -> bool:
+        """Whether a parameter counts in the weights and steps of its layer: its matrices, or all where it has none."""
+        return parameter.dim() > 1 or self.row_of.get(id(parameter)) not in self.with_matrix
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the entries of an optimizer's reads go: rows of layers and numbers of entries, one a parameter."""
+
+    rows: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, parameters: Sequence[Tensor], places: Places) -> Slots:
+        """Look up all parameters."""
+        return cls(
+            np.array([places.row_of[id(parameter)] for parameter in parameters], dtype=np.int64),
+            np.array([parameter.numel() for parameter in parameters], dtype=float),
+        )
 
 
 @dataclass
@@ -63,21 +91,17 @@ class Look:
         """Return a row with nothing seen."""
         return cls(step, np.full((layers, len(LAYER_STATISTICS)), np.nan))
 
-    def add_step(self, read: StepRead, parameters: Sequence[Tensor], places: Places) -> None:
+    def add_step(self, read: StepRead, slots: Slots) -> None:
         """Add what one optimizer's step gave."""
-        rows = np.array([places.row_of[id(parameter)] for parameter in parameters], dtype=np.int64)
-        sizes = np.array([parameter.numel() for parameter in parameters], dtype=float)
         scale = 1.0 if math.isnan(read.scale) else read.scale
-        seen = np.where(np.isnan(read.arrived), np.nan, 0.0)
-        stepped = np.where(np.isnan(read.used), np.nan, 0.0)
-        matrix = np.array([parameter.dim() > 1 for parameter in parameters])
-        weighs = np.where(matrix | ~np.isin(rows, list(places.with_matrix)), 0.0, np.nan)
-        self._add("arrived", read.arrived / scale**2, rows, sizes)
-        self._add("used", read.used, rows, sizes)
-        self._add("nonfinite", read.nonfinite + seen, rows, sizes)
-        self._add("weights", read.weights + weighs, rows, sizes)
-        self._add("moved", read.moved + weighs + stepped, rows, sizes)
-        for name, squares in (("grad_norm", read.arrived / scale**2), ("grad_norm_used", read.used)):
+        arrived = read.arrived / scale**2
+        moved = np.where(np.isnan(read.used), np.nan, read.moved)  # no gradient, no step
+        self._add("arrived", arrived, slots)
+        self._add("used", read.used, slots)
+        self._add("nonfinite", np.where(np.isnan(arrived), np.nan, read.nonfinite), slots)
+        self._add("weights", read.weights, slots)
+        self._add("moved", moved, slots)
+        for name, squares in (("grad_norm", arrived), ("grad_norm_used", read.used)):
             if not np.isnan(squares).all():
                 self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(np.nansum(squares)))
         self.totals["skipped"] = max(self.totals.get("skipped", 0.0), float(read.skipped))
@@ -131,9 +155,9 @@ class Look:
         }.items():
             self.values[: len(column), PLACE[name]] = column
 
-    def _add(self, name: str, values: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> None:
+    def _add(self, name: str, values: np.ndarray, slots: Slots) -> None:
         """Add values of parameters to the sums of their layers, NaN ones left out; count the entries they have."""
-        seen, layers = ~np.isnan(values), len(self.values)
+        seen, layers, rows, sizes = ~np.isnan(values), len(self.values), slots.rows, slots.sizes
         total = np.bincount(rows[seen], weights=values[seen], minlength=layers).astype(float)
         entries = np.bincount(rows[seen], weights=sizes[seen], minlength=layers).astype(float)
         if name in self._sums:

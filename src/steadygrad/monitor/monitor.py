@@ -8,31 +8,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from steadygrad.diagnosis import clipping_report, judge_history
 from steadygrad.errors import AlarmError, NotApplicableError, SteadygradWarning, UsageError
-from steadygrad.monitor.activation_tap import ActivationTap, Watch, inner_model
+from steadygrad.monitor.activation_tap import Watch
 from steadygrad.monitor.alarms import Alarms, Sink, logger
 from steadygrad.monitor.capsule import capsule_size, save_capsule
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.forensics import Call, CallKeeper, find_producer
 from steadygrad.monitor.listeners import listen, unlisten
-from steadygrad.monitor.looks import Look, Places
+from steadygrad.monitor.looks import Look, Places, Slots
 from steadygrad.monitor.named import by_name
-from steadygrad.monitor.optimizer_tap import OptimizerTap, StepRead
-from steadygrad.monitor.sharded import sum_over_shards
-from steadygrad.monitor.wiring import WiringTap
+from steadygrad.monitor.optimizer_tap import OptimizerTap
+from steadygrad.monitor.step_read import StepRead
+from steadygrad.monitor.watched import WatchedModel
 from steadygrad.records import Finding, History, Observation
-from steadygrad.signals.layers import kind_of, plain_name
 
 __all__ = ["Monitor"]
 
-JUDGE_EVERY = 10  # steps
+SPIKES = ("SG503",)  # judged at every look; all rules take their time, and are asked at growing distances
+FIRST_GAP, LAST_GAP = 10, 50  # steps
 MOST_INCIDENTS = 3
 # Losses that torch's own functions leave undivided; a loss that was divided ends in another function.
 MEANS = frozenset(
@@ -97,15 +99,14 @@ class Monitor:
         self._watch = Watch()
         self._delivery = Delivery()
         self._places = Places()
-        self._outputs: list[tuple[ActivationTap, list[int], set[int]]] = []
+        self._watched: list[WatchedModel] = []
         self._taps: list[OptimizerTap] = []
-        self._wirings: list[WiringTap] = []
-        self._keepers: list[CallKeeper] = []
         self._last_look: dict[int, int] = {}
         self._look: Look | None = None
         self._loss: Tensor | None = None
         self._backwards = self._undivided = 0
-        self._judged = -JUDGE_EVERY
+        self._early_schedules: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
+        self._made = self._next_judgement = 0
 
     def __enter__(self) -> Self:
         return self.attach()
@@ -114,7 +115,7 @@ class Monitor:
         self.detach()
 
     def attach(self) -> Self:
-        """Start watching; ``detach`` ends it.
+        """Start watching, or go on watching after :meth:`detach`, which ends it.
 
         Raises:
             UsageError: If it is attached already.
@@ -124,15 +125,14 @@ class Monitor:
         self._attached = True
         self._watch.due = True
         listen(self)
-        models, self.models = self.models, {}
-        for name, model in models.items():
-            self.add_model(model, name if len(models) > 1 else "")
+        for name, model in self.models.items():
+            self.add_model(model, name)
         for optimizer in self._optimizers:
             self.add_optimizer(optimizer)
         return self
 
     def detach(self) -> None:
-        """Take every hook away and finish the last look."""
+        """Take every hook away, finish the last look and judge it."""
         if not self._attached:
             return
         self._attached = False
@@ -140,36 +140,27 @@ class Monitor:
         unlisten(self)
         for tap in self._taps:
             tap.detach()
-        for outputs, _, _ in self._outputs:
-            outputs.detach()
-        for wiring in self._wirings:
-            wiring.detach()
-        for keeper in self._keepers:
-            keeper.detach()
+        for watched in self._watched:
+            watched.detach()
         if not self._faulty:
             self._guard(lambda: self._delivery.poll(wait=True))
             self._guard(self._close_look)
+            self._guard(self._judge)
+        self._made = self.steps
+        self._watched.clear()
+        self._taps.clear()
 
     def add_model(self, model: nn.Module, name: str = "") -> None:
         """Watch one more model; its layers are named ``name.layer``."""
-        outputs = ActivationTap(model, self._watch, self._fault)
-        prefix = f"{name}." if name else ""
-        rows = [self._places.add_layer(prefix + layer) for layer in outputs.names]
-        owned = set()
-        for full, parameter in inner_model(model).named_parameters():
-            layer = plain_name(full).rpartition(".")[0] or kind_of(inner_model(model))
-            row = self._places.row_of.setdefault(id(parameter), self._places.add_layer(prefix + layer))
-            if parameter.dim() > 1:
-                self._places.with_matrix.add(row)
-            owned.add(id(parameter))
         self.models[name] = model
-        self._wirings.append(WiringTap(model, prefix, self._fault))
-        self._keepers.append(CallKeeper(model, self._watch))
-        self._outputs.append((outputs, rows, owned))
+        prefix = f"{name}." if name else ""
+        self._watched.append(WatchedModel(model, prefix, self._places, self._watch, self._fault))
         self.history.add_layers(self._places.names)
 
     def add_optimizer(self, optimizer: Optimizer, in_step: bool = False) -> None:
         """Watch one more optimizer; ``in_step`` says that its step is under way, its gradients have arrived unseen."""
+        if optimizer not in self._optimizers:
+            self._optimizers.append(optimizer)
         tap = OptimizerTap(
             optimizer,
             delivery=self._delivery,
@@ -179,6 +170,8 @@ class Monitor:
             on_fault=self._fault,
             on_step=self._on_step,
             layer_of=lambda parameter: self._places.row_of.get(id(parameter), id(parameter)),
+            weighs=self._places.weighs,
+            steps=self._made,
         )
         tap.due, tap.blind = True, in_step
         self._taps.append(tap)
@@ -199,7 +192,7 @@ class Monitor:
     @property
     def steps(self) -> int:
         """Optimizer steps made since attaching; of several optimizers, those of the fastest."""
-        return max((tap.steps for tap in self._taps), default=0)
+        return max((tap.steps for tap in self._taps), default=self._made)
 
     @property
     def clipping(self) -> dict[str, float]:
@@ -245,7 +238,9 @@ class Monitor:
         """Hear that a loss scaler is about to step."""
         for tap in self._taps:
             if tap.optimizer is optimizer and scaler.is_enabled():
-                self._guard(partial(tap.expect, scaler.get_scale()))
+                scale = scaler._scale  # get_scale() would wait for a GPU
+                if scale is not None:
+                    self._guard(partial(tap.expect, scale.detach().clone()))
 
     def on_scaled(self, scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
         """Hear that a loss scaler has stepped, or not."""
@@ -253,17 +248,22 @@ class Monitor:
             if tap.optimizer is optimizer and scaler.is_enabled() and not tap.stepped:
                 self._guard(tap.skipped)
 
+    def on_schedule(self, scheduler: LRScheduler) -> None:
+        """Hear that a learning-rate scheduler is about to make a step."""
+        optimizer = scheduler.optimizer
+        if not optimizer.state and not getattr(optimizer, "_opt_called", False):
+            self._early_schedules[optimizer] = self._early_schedules.get(optimizer, 0) + 1
+
     def _also(self, tap: OptimizerTap) -> list[Tensor]:
         """Return what to bring to the host with a look of ``tap``: loss, backward passes, tables of its models."""
         loss = torch.tensor(math.nan) if self._loss is None else self._loss
         stale = tap.stale and not tap.fresh
         counts = torch.tensor([float(self._backwards), float(self._undivided), float(stale)])
         self._loss, self._backwards, self._undivided = None, 0, 0
-        return [loss, counts, *(outputs.take() for outputs, _ in self._owned(tap))]
+        return [loss, counts, *(watched.outputs.take() for watched in self._models_of(tap))]
 
-    def _owned(self, tap: OptimizerTap) -> list[tuple[ActivationTap, list[int]]]:
-        keys = {id(parameter) for parameter in tap.parameters}
-        return [(outputs, rows) for outputs, rows, owned in self._outputs if not keys.isdisjoint(owned)]
+    def _models_of(self, tap: OptimizerTap) -> list[WatchedModel]:
+        return [watched for watched in self._watched if watched.belongs_to(tap)]
 
     def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: np.ndarray) -> None:
         if self._look is not None and id(tap) in self._look.reported:
@@ -276,29 +276,24 @@ class Monitor:
         for parameter in tap.parameters:
             if id(parameter) not in self._places.row_of:
                 name = f"parameter of {type(tap.optimizer).__name__} {tuple(parameter.shape)}"
-                self._places.row_of[id(parameter)] = self._places.add_layer(name)
+                self._places.add_parameter(parameter, name)
         self.history.add_layers(self._places.names)
         look.grow(len(self._places.names))
-        self._reduce(tap, read)
-        look.add_step(read, tap.parameters, self._places)
+        look.add_step(read, Slots.of(tap.parameters, self._places))
         loss, counts, *tables = arrays
         scale = 1.0 if math.isnan(read.scale) else read.scale
         if not math.isnan(loss) or "loss" not in look.totals:
             look.totals["loss"] = float(loss) / scale
         for name, count in zip(("backwards", "undivided", "stale"), counts.tolist(), strict=True):
             look.totals[name] = look.totals.get(name, 0.0) + count
+        look.totals["early_schedules"] = float(self._early_schedules.get(tap.optimizer, 0))
         look.totals["weight_change_outside"] = tap.outside
         tap.outside = math.nan
-        for (_, rows), table in zip(self._owned(tap), tables, strict=False):
-            look.add_outputs(rows, table, read.scale)
+        for watched, table in zip(self._models_of(tap), tables, strict=False):
+            look.add_outputs(watched.rows, table, read.scale)
         look.reported.add(id(tap))
         if len(look.reported) == len(self._taps):
             self._close_look()
-
-    def _reduce(self, tap: OptimizerTap, read: StepRead) -> None:
-        sums = torch.from_numpy(np.stack([read.arrived, read.used, read.weights, read.moved, read.nonfinite]))
-        sums = sum_over_shards(tap.parameters, sums)
-        read.arrived, read.used, read.weights, read.moved, read.nonfinite = sums.numpy()
 
     def _close_look(self) -> None:
         look, self._look = self._look, None
@@ -308,18 +303,21 @@ class Monitor:
         self.history.append(look.step, look.totals, look.values)
         if self._alarms.has_sinks:
             self._alarms.look(look.event(self._places.names))
-        full = look.step - self._judged >= JUDGE_EVERY
-        self._judged = look.step if full else self._judged
-        self._alarms.judge(self._judge(look.step, full), look.step)
+        if look.step >= self._next_judgement:
+            self._next_judgement = look.step + min(max(look.step, FIRST_GAP), LAST_GAP)
+            self._judge()
+        else:
+            self._alarms.judge(judge_history(self.history, SPIKES), look.step, SPIKES)
 
-    def _judge(self, step: int, full: bool) -> list[Finding]:
-        """Apply the rules to the last look; not all of them at every look, for they take their time."""
-        if not full:
-            return judge_history(self.history, ("SG503",))
+    def _judge(self) -> None:
+        """Apply all rules to the last look."""
+        if not len(self.history):
+            return
+        step = int(self.history.steps[-1])
         findings, observation = judge_history(self.history), self.history.at(step)
-        for wiring in self._wirings:
-            findings += wiring.judge(observation)
-        return findings
+        for watched in self._watched:
+            findings += watched.wiring.judge(observation)
+        self._alarms.judge(findings, step)
 
     def _on_step(self, tap: OptimizerTap) -> None:
         tap.begin_round(self.steps - self._last_look.get(id(tap), -self.every) >= self.every)
@@ -338,11 +336,11 @@ class Monitor:
                 parameter.grad = None  # torch's optimizers leave a parameter without a gradient alone
 
     def _investigate(self, tap: OptimizerTap) -> None:
-        keys = {id(parameter) for parameter in tap.parameters}
         step = self.steps
-        for keeper, (_, _, owned) in zip(self._keepers, self._outputs, strict=True):
+        for watched in self._models_of(tap):
+            keeper = watched.keeper
             call = keeper.last
-            if call is None or keys.isdisjoint(owned):
+            if call is None:
                 continue
             self._watch.muted = True
             try:

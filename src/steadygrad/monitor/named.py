@@ -11,7 +11,7 @@ __all__ = ["by_name"]
 
 
 def by_name(given: Any, kind: type, what: str) -> dict[str, Any]:
-    """Return what was given, one or several, by name: that of a dict, else of the class.
+    """Return what was given by name: that of a dict, else of the class; ``""`` if it is one alone.
 
     Raises:
         UsageError: If something given is of another type.
@@ -24,6 +24,8 @@ def by_name(given: Any, kind: type, what: str) -> dict[str, Any]:
     for value in values:
         if not isinstance(value, kind):
             raise UsageError(f"Monitor: expected {what} to be of type {kind.__name__}, got {type(value).__name__}.")
+    if len(values) == 1:
+        return {"": values[0]}
     if isinstance(given, Mapping):
         return dict(given)
     names = [type(value).__name__ for value in values]

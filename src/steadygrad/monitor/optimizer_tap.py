@@ -17,53 +17,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
-from steadygrad.monitor.norms import FlatBuffer, exact_norm, local
+from steadygrad.monitor.hooks import make_inert
+from steadygrad.monitor.norms import exact_norm, flat, local, sum_of_squares
+from steadygrad.monitor.sharded import sum_over_shards
+from steadygrad.monitor.step_read import StepRead
 
-__all__ = ["OptimizerTap", "StepRead", "UncopiedHook", "inert"]
+__all__ = ["OptimizerTap"]
 
-
-def inert(*args: Any, **kwargs: Any) -> None:
-    """Do nothing: what a hook becomes in a copied or saved model."""
-
-
-def _make_inert() -> Callable[..., None]:
-    return inert
-
-
-class UncopiedHook:
-    """Call a function; in a copied or pickled model it does nothing."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> None:
-        """Call the function."""
-        self._function(*args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _make_inert, ()
-
-
-@dataclass
-class StepRead:
-    """What one look at one optimizer's step gave: one entry a parameter, NaN where not seen.
-
-    ``arrived``, ``used``, ``weights`` and ``moved`` are sums of squares: the gradient before clipping (still times
-    ``scale``), the one the optimizer used, the weights before the step, and the step.
-    """
-
-    step: int
-    arrived: np.ndarray
-    used: np.ndarray
-    weights: np.ndarray
-    moved: np.ndarray
-    nonfinite: np.ndarray
-    scale: float = math.nan
-    skipped: bool = False
-    rate: float = math.nan
+SHORT = 4096  # entries: less is gathered and read at once
 
 
 class _GradHook:
@@ -79,7 +42,7 @@ class _GradHook:
             self.tap.on_grad(self.index, parameter)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make_inert, ()
+        return make_inert, ()
 
 
 @dataclass
@@ -94,6 +57,7 @@ class OptimizerTap:
         on_broken: Called before a step whose gradient is not finite.
         on_fault: Gets an exception of this tap; nothing of it reaches the training.
         layer_of: Tells which layer a parameter belongs to.
+        weighs: Tells whether a parameter counts in the weights and steps of its layer.
         parameters: What is watched of it, in the order of the entries of a read.
         due: Whether the coming step is looked at.
         steps: Steps made (or skipped by a loss scaler) since the tap was attached.
@@ -109,10 +73,11 @@ class OptimizerTap:
     on_fault: Callable[[BaseException], None]
     on_step: Callable[[OptimizerTap], None]
     layer_of: Callable[[Tensor], Any]
+    weighs: Callable[[Tensor], bool]
     parameters: list[Tensor] = field(default_factory=list)
     due: bool = False
     steps: int = 0
-    scale: float | None = None
+    scale: Tensor | None = None
     blind: bool = False
 
     def __post_init__(self) -> None:
@@ -121,9 +86,9 @@ class OptimizerTap:
         self._hooked: set[int] = set()
         self._written: list[bool] = []
         self._direct: dict[int, tuple[float, int]] = {}
-        self._flat: FlatBuffer | None = None
-        self._early: tuple[Tensor, list[bool]] | None = None
-        self._weights: Tensor | None = None
+        self._buffer: HostBuffer | DeviceBuffer | None = None
+        self._arrived: Tensor | None = None
+        self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._stepped = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self.fresh = self.stale = False
@@ -147,7 +112,7 @@ class OptimizerTap:
                 if id(parameter) not in self._known:
                     self._known[id(parameter)] = len(self.parameters)
                     self.parameters.append(parameter)
-                    self._flat = self._sentinels = None
+                    self._buffer = self._sentinels = None
                 if parameter.requires_grad and id(parameter) not in self._hooked:
                     hook = _GradHook(self, self._known[id(parameter)])
                     self._hooks.append(parameter.register_post_accumulate_grad_hook(hook))
@@ -182,30 +147,35 @@ class OptimizerTap:
     def on_grad(self, index: int, parameter: Tensor) -> None:
         """Keep the gradient that has just been accumulated."""
         try:
-            if parameter.grad is None:  # an optimizer in the backward pass was faster
+            grad, buffer = parameter.grad, self.buffer
+            if grad is None:  # an optimizer in the backward pass was faster
                 return
-            grad = local(parameter.grad)
-            view = self.flat.views[index]
-            if grad.device.type == "cpu" or self._in_step or grad.shape != view.shape:
-                self._direct[index] = exact_norm(grad)  # while it is in the cache; in a closure; if it is sparse
-            else:
-                view.copy_(grad)
-                self._direct.pop(index, None)
             self._written[index] = True
+            if isinstance(buffer, HostBuffer):
+                self._bad += buffer.write(index, grad)[1]
+            elif not self._in_step and buffer.fits(index, grad):
+                buffer.write(index, grad)
+                self._direct.pop(index, None)
+            else:  # in a closure the buffer holds the weights; a sparse gradient has another shape
+                self._direct[index] = exact_norm(grad)
         except Exception as error:
             self.on_fault(error)
 
     @property
-    def flat(self) -> FlatBuffer:
+    def buffer(self) -> HostBuffer | DeviceBuffer:
         """The buffer, made when it is first needed."""
-        if self._flat is None:
-            self._flat = FlatBuffer(self.parameters)
-        return self._flat
+        if self._buffer is None:
+            wanted = [self.weighs(parameter) for parameter in self.parameters]
+            if all(parameter.device.type == "cpu" for parameter in self.parameters):
+                self._buffer = HostBuffer(self.optimizer, self.parameters, wanted)
+            else:
+                self._buffer = DeviceBuffer(self.parameters, wanted)
+        return self._buffer
 
     def skipped(self) -> None:
         """Note that a loss scaler did not call the optimizer's step because of an overflow."""
         if self.due:
-            self._send(self._early_blocks(), None, None, None, skipped=True)
+            self._send(self.buffer.arrived(), skipped=True)
         self._finish()
 
     @property
@@ -213,7 +183,7 @@ class OptimizerTap:
         """Whether the optimizer's step ran since :meth:`expect`."""
         return self._stepped
 
-    def expect(self, scale: float) -> None:
+    def expect(self, scale: Tensor) -> None:
         """Take note that a loss scaler is about to step with this scale."""
         self.scale, self._stepped = scale, False
 
@@ -233,84 +203,73 @@ class OptimizerTap:
             self.on_broken(self)
 
     def _look_before(self) -> None:
-        self._early = self._early_blocks()
-        self._weights = self.flat.load(self.parameters)
-
-    def _early_blocks(self) -> tuple[Tensor, list[bool]]:
-        return self.flat.measure(), list(self._written)
+        self._arrived = self.buffer.arrived()
+        if isinstance(self.buffer, HostBuffer):
+            self.buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
+        else:
+            self.buffer.keep(self.parameters)
 
     def _after(self, *_: Any) -> None:
         try:
-            if self.due and self._early is not None:
-                self._look_after()
+            if self.due and self._arrived is not None:
+                self._look_after(self._arrived)
             self._finish()
         except Exception as error:
             self.on_fault(error)
 
-    def _look_after(self) -> None:
-        assert self._early is not None
-        moved = self.flat.subtract(self.parameters)
-        used = self.flat.norms_of([parameter.grad for parameter in self.parameters])
-        self._send(self._early, used, self._weights, moved)
+    def _look_after(self, arrived: Tensor) -> None:
+        if isinstance(self.buffer, HostBuffer):  # a closure has brought more
+            arrived = self.buffer.arrived()
+        weights, moved = self.buffer.compare(self.parameters)
+        used = self.buffer.sums_of([parameter.grad for parameter in self.parameters])
+        self._send(arrived, used, weights, moved)
         matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
-        if matrix is not None and self.flat.on_cpu:
-            self._last_weights = matrix, exact_norm(local(matrix))[0]
+        if matrix is not None and isinstance(self.buffer, HostBuffer):
+            self._last_weights = matrix, exact_norm(matrix)[0]
 
     def _send(
         self,
-        early: tuple[Tensor, list[bool]],
-        used: Tensor | None,
-        weights: Tensor | None,
-        moved: Tensor | None,
+        arrived: Tensor,
+        used: Tensor | None = None,
+        weights: Tensor | None = None,
+        moved: Tensor | None = None,
         skipped: bool = False,
     ) -> None:
-        """Bring the sums of a look to the host and hand them on in the shape of a :class:`StepRead`."""
-        flat, direct, scale, step = self.flat, dict(self._direct), self.scale, self.steps
-        blind = self.blind or scale is not None
-        before, written = early[1], list(self._written)
-        gone = [index for index, parameter in enumerate(self.parameters) if parameter.grad is None]
-        rates = [float(group["lr"]) for group in self.optimizer.param_groups if "lr" in group]
-        nothing = torch.full_like(early[0], math.nan)
+        """Bring the sums of a look to the host and hand them on."""
+        read = StepRead(
+            step=self.steps,
+            skipped=skipped,
+            rate=max(map(_rate, self.optimizer.param_groups), default=math.nan),
+            unseen=self.blind or self.scale is not None,
+            missed=[index for index, written in enumerate(self._written) if not written],
+            gone=[index for index, parameter in enumerate(self.parameters) if parameter.grad is None],
+            direct=dict(self._direct),
+        )
+        if used is None or weights is None or moved is None:
+            used = weights = moved = torch.full_like(arrived, math.nan)
+        rows = sum_over_shards(self.parameters, torch.cat([arrived, used, weights[:1], moved[:1]]))
+        scale = torch.tensor(math.nan) if self.scale is None else self.scale
 
-        def finish(*blocks: np.ndarray) -> None:
-            sums = [flat.per_tensor(block) for block in blocks[:4]]
-            (arrived, bad), (used_, used_bad) = sums[0], sums[1]
-            used_[gone] = np.nan
-            for index, (norm, count) in direct.items():
-                arrived[index], bad[index] = norm * norm, count
-            # What came without our hook: a group just added, an optimizer in the backward pass. Nothing clipped it
-            # that we know of, unless a loss scaler had it in hand.
-            for index in range(len(arrived)):
-                if not before[index] and index not in direct:
-                    late = math.nan if written[index] or blind else used_[index]
-                    arrived[index], bad[index] = late, used_bad[index]
-            read = StepRead(
-                step,
-                arrived,
-                used_,
-                sums[2][0],
-                sums[3][0],
-                bad,
-                math.nan if scale is None else scale,
-                skipped or (scale is not None and bool(bad.any())),
-                max(rates, default=math.nan),
-            )
-            self.on_read(read, *blocks[4:])
+        def finish(rows: np.ndarray, scale: np.ndarray, *others: np.ndarray) -> None:
+            read.fill(rows, float(scale))
+            self.on_read(read, *others)
 
-        parts = [early[0], *(nothing if part is None else part for part in (used, weights, moved))]
-        self.delivery.send([*parts, *self.also()], finish)
+        self.delivery.send([rows, scale, *self.also()], finish)
 
     def _compare_weights(self) -> None:
         """Compare the smallest matrix with itself right after the step looked at: did something else change it?"""
         assert self._last_weights is not None
         matrix, before = self._last_weights
-        self.outside = exact_norm(local(matrix))[0] / before - 1.0 if before else math.nan
+        self.outside = exact_norm(matrix)[0] / before - 1.0 if before else math.nan
         self._last_weights = None
 
     def _finish(self) -> None:
         self._in_step = False
-        self._early = self._weights = None
+        self._arrived = None
+        self._bad = 0
         self._direct.clear()
+        if isinstance(self._buffer, HostBuffer):
+            self._buffer.clear()
         self._written = [False] * len(self.parameters)
         self.scale, self.blind = None, False
         self.steps += 1
@@ -320,18 +279,17 @@ class OptimizerTap:
         """Whether a gradient is not finite: of all parameters in a look, else of the sentinels."""
         if not self.parameters or self.parameters[0].device.type != "cpu":
             return False  # a GPU would have to be waited for
-        if self._early is not None and all(self._written):
-            return any(count for _, count in self._direct.values())
+        if self._arrived is not None and all(self._written):
+            return self._bad > 0
         if self._sentinels is None:
             self._sentinels = self._choose_sentinels()
-        grads = [local(parameter.grad) for parameter in self._sentinels if parameter.grad is not None]
-        if not grads:
-            return False
-        norms = torch._foreach_norm(grads)
-        if math.isfinite(torch.stack(norms).sum().item() if len({n.dtype for n in norms}) == 1 else math.nan):
-            return False
-        # Finite gradients of 1e20 have an infinite float32 norm: look again, exactly.
-        return any(exact_norm(grad)[1] for grad in grads)
+        grads = [flat(local(grad)) for parameter in self._sentinels if (grad := parameter.grad) is not None]
+        short = [grad for grad in grads if grad.numel() <= SHORT]
+        total = sum(sum_of_squares(grad) for grad in grads if grad.numel() > SHORT)
+        if short:
+            total += torch.cat(short).sum().item()
+        # Finite gradients of 1e20 have an infinite float32 sum: look again, exactly.
+        return not math.isfinite(total) and any(exact_norm(grad)[1] for grad in grads)
 
     def _choose_sentinels(self) -> list[Tensor]:
         """Return the smallest parameter of every layer.
@@ -345,3 +303,9 @@ class OptimizerTap:
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
         return list(smallest.values())
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """Return a group's learning rate; NaN where it lies on a device, which would have to be waited for."""
+    rate = group.get("lr", math.nan)
+    return math.nan if isinstance(rate, Tensor) and rate.device.type != "cpu" else float(rate)

@@ -10,7 +10,7 @@ from torch import nn
 
 from steadygrad.diagnosis import judge
 from steadygrad.monitor.activation_tap import inner_model
-from steadygrad.monitor.optimizer_tap import UncopiedHook
+from steadygrad.monitor.hooks import UncopiedHook
 from steadygrad.records import Blueprint, Finding, LayerStats, Observation
 from steadygrad.signals import Recorder
 from steadygrad.signals.blueprint import Recorded, draw_blueprint

@@ -34,6 +34,7 @@ LAYER_STATISTICS = (
     "output_numel",
     "output_grad_rms",
     "output_grad_nonfinite",
+    "output_grad_subnormal",  # of a float16 gradient's nonzero entries, the share below float16's normal numbers
 )
 STEP_STATISTICS = (
     "loss",
@@ -45,6 +46,7 @@ STEP_STATISTICS = (
     "backwards",
     "undivided",  # of these, those from a mean that nothing divides
     "stale",  # 1 where the first backward pass found the gradients of the step before
+    "early_schedules",  # steps of the learning-rate scheduler before the optimizer's first
     "weight_change_outside",  # relative change of all weights' norm between the step and the next
 )
 _PLACE = {name: place for place, name in enumerate(LAYER_STATISTICS)}
@@ -98,7 +100,8 @@ class History:
 
     def add_layers(self, names: Iterable[str]) -> None:
         """Add columns of layers that were not there before; NaN for the looks so far."""
-        new = [name for name in names if name not in set(self._layers)]
+        known = set(self._layers)
+        new = [name for name in names if name not in known]
         if new:
             self._layers += new
             more = np.full((len(self._values), len(new), len(LAYER_STATISTICS)), np.nan)
@@ -182,10 +185,27 @@ class History:
         try:
             import pandas
         except ImportError as error:
-            raise MissingDependencyError("History: pandas is not installed. pip install pandas") from error
+            raise MissingDependencyError(
+                'History: pandas is not installed. pip install "steadygrad[pandas]"'
+            ) from error
         index = pandas.MultiIndex.from_product([self.steps, self._layers], names=["step", "layer"])
         flat = self._values[: self._count].reshape(-1, len(LAYER_STATISTICS))
         return pandas.DataFrame(flat, index=index, columns=list(LAYER_STATISTICS))
+
+    def to_parquet(self, path: Path) -> None:
+        """Write the table of :meth:`to_pandas` to a Parquet file.
+
+        Raises:
+            MissingDependencyError: If pandas or pyarrow is not installed.
+        """
+        frame = self.to_pandas()
+        try:
+            import pyarrow  # noqa: F401  # pandas would tell of two engines
+        except ImportError as error:
+            raise MissingDependencyError(
+                'History: pyarrow is not installed. pip install "steadygrad[pandas]"'
+            ) from error
+        frame.to_parquet(path, engine="pyarrow")
 
     def save(self, path: Path) -> None:
         """Write the columns to an ``.npz`` file, names as text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from typing import Literal
@@ -139,36 +140,6 @@ def _hidden_activations(model: nn.Module, blueprint: Blueprint) -> list[int]:
         and (layer.role is Role.ACTIVATION or _is_own(model, layer))
         and canonical(layer.kind) not in _COUPLED
     ]
-<<<<<<< HEAD
-=======
-    own = [position for position in hidden if is_module_call(model, blueprint.layers[position])]
-    if not own:
-        raise NotApplicableError(_nothing_to_swap([blueprint.layers[position] for position in hidden]))
-    head = blueprint.layers[blueprint.head_layer] if blueprint.head_layer is not None else None
-    if head is not None and head.module in {blueprint.layers[position].module for position in own}:
-        raise NotApplicableError(
-            f"activation: {head.module} makes the model's output and stands between hidden layers too. "
-            "Give the output an activation module of its own."
-        )
-    return own
-
-
-def _is_own(model: nn.Module, layer: Layer) -> bool:
-    """Whether a layer is an activation of the user's own: a module that treats each entry by itself."""
-    module = module_of(model, layer) if layer.role is Role.OTHER else None
-    if module is None or type(module).__module__.startswith("torch."):
-        return False
-    x = torch.linspace(-2.0, 2.0, 12).reshape(3, 4)
-    try:
-        with torch.no_grad():
-            y, flat = module(x), module(x.flatten())
-    except Exception:  # it wants another shape, so it does not treat each entry by itself
-        return False
-    return isinstance(y, Tensor) and y.shape == x.shape and torch.equal(y.flatten(), flat) and not torch.equal(y, x)
-
-
-def _nothing_to_swap(hidden: list[Layer]) -> str:
->>>>>>> doctor
     if not hidden:
         raise NotApplicableError(
             "activation: expected a network with hidden activations, found none. Its layers are linear."
@@ -182,6 +153,21 @@ def _nothing_to_swap(hidden: list[Layer]) -> str:
                 "Give the output an activation module of its own."
             )
     return hidden
+
+
+def _is_own(model: nn.Module, layer: Layer) -> bool:
+    """Whether a layer is an activation of the user's own: a module that treats each entry by itself."""
+    module = module_of(model, layer) if layer.role is Role.OTHER else None
+    if module is None or type(module).__module__.startswith("torch."):
+        return False
+    x = torch.linspace(-2.0, 2.0, 12).reshape(3, 4)
+    try:
+        module = copy.deepcopy(module)  # one that counts its calls is left as it was
+        with torch.no_grad():
+            y, flat = module(x), module(x.flatten())
+    except Exception:  # it wants another shape, so it does not treat each entry by itself
+        return False
+    return isinstance(y, Tensor) and y.shape == x.shape and torch.equal(y.flatten(), flat) and not torch.equal(y, x)
 
 
 def _reaches(model: nn.Module, layer: Layer, head: Layer) -> bool:

@@ -1,0 +1,179 @@
+"""Room for the weights before a step, and sums over all tensors of a step: on a CPU, and on a device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from steadygrad.monitor.adam_steps import can_recover, recovered_sums
+from steadygrad.monitor.norms import exact_norm, flat, is_safe, local, norm_from, sum_of_squares
+
+__all__ = ["DeviceBuffer", "HostBuffer"]
+
+# Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
+BLOCK = 1024
+UNSEEN = (math.nan, 0)
+# In float32 rounding changes a step that is this share of the weights by 2e-6 of its norm, and smaller ones by more.
+SMALLEST = 1e-5
+PART = 2**16  # entries that lie in the cache together with a copy
+
+
+class HostBuffer:
+    """Sums over tensors on a CPU: each is measured as it is touched, while it is in the cache.
+
+    Results are float64 of shape ``(2, tensors)``: sums of squares of the finite entries, and counts of the others; NaN
+    where nothing was seen.
+
+    Args:
+        optimizer: Steps them.
+        weights: Its parameters.
+        wanted: Of which of them steps are measured.
+    """
+
+    def __init__(self, optimizer: Optimizer, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
+        self._optimizer, self._wanted = optimizer, wanted
+        self._groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
+        self._arrived = [UNSEEN] * len(weights)
+        self._kept: dict[int, Tensor] = {}
+        self._recovered: list[bool] = []
+        self._tiny: set[int] = set()  # whose last steps were too small, or not finite
+
+    def write(self, index: int, grad: Tensor) -> tuple[float, int]:
+        """Measure a gradient as it arrives; of several the last one counts. Return its norm and non-finite entries."""
+        self._arrived[index] = exact_norm(grad)
+        return self._arrived[index]
+
+    def arrived(self) -> Tensor:
+        """Return the sums over the gradients that arrived."""
+        return _squared(self._arrived)
+
+    def clear(self) -> None:
+        """Forget what arrived."""
+        self._arrived = [UNSEEN] * len(self._arrived)
+
+    def keep(self, weights: Sequence[Tensor], recover: bool) -> None:
+        """Copy the weights before a step; those alone, with ``recover``, that cannot be told from the optimizer."""
+        self._recovered = [
+            recover and index not in self._tiny and can_recover(self._optimizer, self._groups[id(weight)], weight)
+            for index, weight in enumerate(weights)
+        ]
+        for index, weight in enumerate(weights):
+            if self._wanted[index] and not self._recovered[index]:
+                values = flat(local(weight))
+                kept = self._kept.get(index)
+                if kept is None or kept.shape != values.shape:
+                    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+                    kept = self._kept[index] = torch.empty(values.numel(), dtype=wide)
+                kept.copy_(values)
+
+    def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the sums over the weights before the step, and over the step."""
+        sums = [(UNSEEN, UNSEEN)] * len(weights)
+        for index in range(len(weights) - 1, -1, -1):  # what was stepped last lies in the cache
+            weight = weights[index]
+            if not self._wanted[index]:
+                continue
+            if self._recovered[index]:
+                found = recovered_sums(self._optimizer, self._groups[id(weight)], weight)
+                sums[index] = (math.sqrt(found[0]), 0), (math.sqrt(found[1]), 0)
+            else:
+                sums[index] = _difference(self._kept[index], flat(local(weight)))
+            (before, _), (step, _) = sums[index]
+            if SMALLEST * before < step < math.inf:
+                self._tiny.discard(index)
+            else:
+                self._tiny.add(index)
+        return _squared([before for before, _ in sums]), _squared([step for _, step in sums])
+
+    def sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """Return the sums over any tensors."""
+        norms = [UNSEEN if tensor is None else exact_norm(tensor) for tensor in reversed(tensors)]
+        return _squared(norms[::-1])
+
+
+def _difference(kept: Tensor, values: Tensor) -> tuple[tuple[float, int], tuple[float, int]]:
+    """Return norm and non-finite entries of what was kept, and of its difference from ``values``."""
+    scratch = torch.empty_like(kept[:PART])
+    before = moved = 0.0
+    for old, new in zip(kept.split(PART), values.split(PART), strict=True):
+        step = torch.sub(old, new, out=scratch[: old.numel()])
+        before += sum_of_squares(old)
+        moved += sum_of_squares(step)
+    safe = is_safe(moved, len(kept))
+    return norm_from(before, kept), norm_from(moved, kept if safe else kept - values)
+
+
+def _squared(norms: list[tuple[float, int]]) -> Tensor:
+    sums = torch.tensor(norms, dtype=torch.float64).reshape(-1, 2).T
+    sums[0].square_()
+    return sums
+
+
+class DeviceBuffer:
+    """Sums over tensors on a GPU, side by side in one flat copy, each padded with zeros to whole blocks.
+
+    It holds in turn the gradients as they arrive, the weights before a step, the step itself, and the gradients as
+    the optimizer used them. One pass over the copy gives all sums, and nothing waits for it. Results are float64 of
+    shape ``(2, tensors)`` on the device: sums of squares of the finite entries, and counts of the others.
+
+    Args:
+        weights: The tensors that will be stepped, all on one device.
+        wanted: Of which of them steps are measured.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
+        parts = [local(weight) for weight in weights]
+        wide = any(part.dtype == torch.float64 for part in parts)
+        blocks = [max(-(-part.numel() // BLOCK), 1) for part in parts]
+        starts = np.concatenate([[0], np.cumsum(blocks)]) * BLOCK
+        dtype, device = torch.float64 if wide else torch.float32, parts[0].device
+        copy = torch.zeros(int(starts[-1]), device=device, dtype=dtype)
+        self._rows = copy.view(-1, BLOCK)
+        self._tensor_of_row = torch.from_numpy(np.repeat(np.arange(len(parts)), blocks)).to(device)
+        self._before = torch.zeros(2, len(parts), dtype=torch.float64, device=device)
+        self._unwanted = ~torch.tensor(wanted, device=device)
+        self._views = [
+            copy[start : start + part.numel()].view(part.shape)
+            for start, part in zip(starts[:-1].tolist(), parts, strict=True)
+        ]
+
+    def fits(self, index: int, grad: Tensor) -> bool:
+        """Whether a gradient is as large as its weight here."""
+        return local(grad).shape == self._views[index].shape
+
+    def write(self, index: int, grad: Tensor) -> None:
+        """Copy a gradient in as it arrives; of several the last one counts."""
+        self._views[index].copy_(local(grad))
+
+    def arrived(self) -> Tensor:
+        """Return the sums over what the copy holds: the gradients that arrived, as long as no weights were kept."""
+        finite = self._rows.isfinite()
+        norms = torch.linalg.vector_norm(torch.where(finite, self._rows, 0.0), dim=1, dtype=torch.float64)
+        rows = torch.stack([norms.square(), (~finite).sum(1).double()])
+        return rows.new_zeros(2, len(self._views)).index_add_(1, self._tensor_of_row, rows)
+
+    def keep(self, weights: Sequence[Tensor]) -> None:
+        """Copy the weights before a step."""
+        self._before = self.sums_of(weights)
+
+    def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the sums over the weights before the step, and over the step."""
+        for view, weight in zip(self._views, weights, strict=True):
+            view.sub_(local(weight).to(view.dtype))
+        before, moved = (sums.masked_fill(self._unwanted, math.nan) for sums in (self._before, self.arrived()))
+        return before, moved
+
+    def sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """Return the sums over tensors of the right shapes; 0 for any other."""
+        for view, tensor in zip(self._views, tensors, strict=True):
+            part = None if tensor is None else local(tensor)
+            if part is None or part.shape != view.shape:
+                view.zero_()
+            else:
+                view.copy_(part)
+        return self.arrived()

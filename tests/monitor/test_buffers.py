@@ -1,0 +1,115 @@
+"""Steps by copies, steps recovered from Adam's moments, and the code for devices: one truth, three ways to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steadygrad.monitor import Monitor, optimizer_tap
+from steadygrad.monitor.adam_steps import can_recover, recovered_sums
+from steadygrad.monitor.buffers import DeviceBuffer
+
+from .networks import batch, mlp, shown, train
+
+ADAMS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-2),
+    "adam with decay": lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.8, 0.95), eps=1e-4),
+    "adamw with strong decay": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=2.0),
+    "maximize": lambda p: torch.optim.AdamW(p, lr=1e-2, maximize=True),
+    "foreach": lambda p: torch.optim.AdamW(p, lr=1e-2, foreach=True),
+    "fused": lambda p: torch.optim.AdamW(p, lr=1e-2, fused=True),
+}
+
+
+@pytest.mark.parametrize("kind", ADAMS)
+def test_the_recovered_step_is_the_one_that_was_made(kind: str) -> None:
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.randn(300, 200))
+    optimizer = ADAMS[kind]([parameter])
+    for _ in range(3):
+        before = parameter.detach().double().clone()
+        parameter.grad = torch.randn_like(parameter)
+        assert can_recover(optimizer, optimizer.param_groups[0], parameter)
+        optimizer.step()
+        weights, moved = recovered_sums(optimizer, optimizer.param_groups[0], parameter)
+        assert weights == pytest.approx(before.square().sum().item(), rel=1e-5)
+        assert moved == pytest.approx((parameter.detach().double() - before).square().sum().item(), rel=1e-4)
+
+
+def test_what_cannot_be_recovered_is_copied() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.zeros(3)
+
+    class Own(torch.optim.AdamW):
+        pass
+
+    for optimizer in (
+        torch.optim.SGD([parameter], lr=0.1),
+        torch.optim.AdamW([parameter], amsgrad=True),
+        Own([parameter]),
+    ):
+        assert not can_recover(optimizer, optimizer.param_groups[0], parameter)
+
+
+def test_steps_near_the_rounding_of_the_weights_are_told_by_copies() -> None:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, weight_decay=0.0)
+    with Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 1)
+        before = model[0].weight.detach().clone()
+        train(model, optimizer, 1)
+    moved = (model[0].weight.detach() - before).norm() / before.norm()
+    assert shown(monitor, "update_ratio")["0"] == pytest.approx(moved.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_code_for_devices_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch, every: int, clip: bool) -> None:
+    def watched() -> Monitor:
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        clipping = lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1) if clip else None  # noqa: E731
+        with Monitor(model, optimizer, every=every) as monitor:
+            train(model, optimizer, 4, before_step=clipping)
+        return monitor
+
+    expected = watched()
+    monkeypatch.setattr(optimizer_tap, "HostBuffer", lambda _, weights, wanted: DeviceBuffer(weights, wanted))
+    monkeypatch.setattr(
+        optimizer_tap, "isinstance", lambda value, kind: type(value).__name__ == kind.__name__, raising=False
+    )
+    monitor = watched()
+    for statistic in ("grad_norm", "grad_norm_used", "weight_rms", "update_ratio", "grad_nonfinite"):
+        assert shown(monitor, statistic) == pytest.approx(shown(expected, statistic), rel=1e-5), statistic
+
+
+def test_a_closure_brings_its_gradients_to_a_device_too() -> None:
+    weights = [torch.randn(3, 5), torch.randn(7)]
+    buffer = DeviceBuffer(weights, [True, False])
+    buffer.write(1, torch.full((7,), float("nan")))
+    assert buffer.arrived()[1].tolist() == [0, 7]
+    buffer.keep(weights)
+    before, moved = buffer.compare([weights[0] + 1, weights[1]])
+    assert before[0, 0].item() == pytest.approx(weights[0].double().square().sum().item())
+    assert moved[0, 0].item() == pytest.approx(15.0, rel=1e-5)
+    assert before[0, 1].isnan()
+    assert not buffer.fits(1, torch.zeros(6))
+
+
+def test_attached_again_it_goes_on() -> None:
+    model, (x, y) = mlp(), batch()
+    optimizer = torch.optim.AdamW(model.parameters())
+    monitor = Monitor(model, optimizer, every=2)
+    for _ in range(2):
+        with monitor:
+            train(model, optimizer, 3)
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert monitor.history.steps.tolist() == [0, 2, 3, 5]
+    assert monitor.steps == 6
+    assert monitor.history.layers == ("0", "1", "2", "3", "4", "5", "6")
