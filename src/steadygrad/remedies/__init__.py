@@ -8,6 +8,7 @@ from steadygrad.remedies.augmentation import augmentation, random_shift, relativ
 from steadygrad.remedies.auxiliary import auxiliary_loss, auxiliary_outputs, plan_auxiliary
 from steadygrad.remedies.branches import zero_residual_
 from steadygrad.remedies.catalogue import CATALOGUE, find, make
+from steadygrad.remedies.centering import CenteredAdam, centered_updates
 from steadygrad.remedies.clipping import (
     clip_by_block_rms,
     clip_by_global_norm,
@@ -26,6 +27,7 @@ from steadygrad.remedies.gradients import Gradients, GradientTransform, chain
 from steadygrad.remedies.head import head
 from steadygrad.remedies.history_clipping import clip_by_quantile, clip_by_running_norm, clip_by_zscore
 from steadygrad.remedies.initialization import initialization
+from steadygrad.remedies.isometry import depth_std, isometric_
 from steadygrad.remedies.logits import soft_cap, z_loss
 from steadygrad.remedies.losses import loss
 from steadygrad.remedies.lsuv import looks_linear_, lsuv_
@@ -51,6 +53,7 @@ __all__ = [
     "GLOSSARY",
     "Attachment",
     "Card",
+    "CenteredAdam",
     "ClipWeights",
     "Curve",
     "Decaying",
@@ -79,6 +82,7 @@ __all__ = [
     "auxiliary_loss",
     "auxiliary_outputs",
     "batch_size",
+    "centered_updates",
     "centralize_gradients",
     "chain",
     "chrono_",
@@ -93,6 +97,7 @@ __all__ = [
     "clip_weights",
     "compose",
     "delta_orthogonal_",
+    "depth_std",
     "detached",
     "dropout",
     "fgsm",
@@ -104,6 +109,7 @@ __all__ = [
     "head",
     "identity_recurrent_",
     "initialization",
+    "isometric_",
     "l1_penalty",
     "l2_penalty",
     "label_smoothing",
