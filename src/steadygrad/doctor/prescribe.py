@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 
-from steadygrad.records import Diagnosis, Prescription, Severity, Step, Symptom, TargetKind
+from steadygrad.records import Blueprint, Diagnosis, Prescription, Role, Severity, Step, Symptom, TargetKind
 
 __all__ = ["codes_of", "prescribe", "rationale"]
 
@@ -21,8 +21,12 @@ PROPAGATION = frozenset(
     }
 )
 
+DEEP = 50  # weight layers from which a plain network is offered the initialization for any depth
+PLAIN_ROLES = frozenset({Role.LINEAR, Role.ACTIVATION, Role.OTHER})
+
 WHY = {
     "activation": "activations that do not saturate",
+    "centered_updates": "steps of like effect in every layer",
     "clip_by_global_norm": "spikes of the gradient cut off",
     "head": "an output that fits the loss",
     "initialization": "weights drawn for the activations in use",
@@ -101,12 +105,21 @@ def _ladder(diagnosis: Diagnosis, repaired: bool, keep_weights: bool) -> Iterato
     if exploding := codes_of(diagnosis, {Symptom.EXPLODING}):
         yield (*redrawn, Step("clip_by_global_norm", {"max_norm": 1.0}, exploding))
     yield (*redrawn, adam)
+    if answers and redrawn and _is_deep_and_plain(diagnosis.blueprint):
+        isometric = Step("initialization", {"method": "isometric"}, answers)
+        yield (isometric, Step("centered_updates", {}, answers))
     if answers:
         gelu = Step("activation", {"to": "gelu"}, answers)
         skips = Step("residual", {}, answers)
         layer_norm = Step("normalization", {"kind": "layer"}, answers)
         for changes in ((gelu,), (skips,), (layer_norm,), (gelu, skips, layer_norm)):
             yield (*changes, *redrawn, adam)
+
+
+def _is_deep_and_plain(blueprint: Blueprint) -> bool:
+    linear = [layer for layer in blueprint.layers if layer.role is Role.LINEAR]
+    plain = all(len(layer.follows) < 2 and layer.role in PLAIN_ROLES for layer in blueprint.layers)
+    return plain and len(linear) >= DEEP and all(layer.kind == "Linear" for layer in linear)
 
 
 def codes_of(diagnosis: Diagnosis, symptoms: Set[Symptom]) -> tuple[str, ...]:
