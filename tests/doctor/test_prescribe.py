@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from steadygrad.diagnosis import diagnose
 from steadygrad.doctor import prescribe
 from steadygrad.doctor.prescribe import WHY
-from steadygrad.records import Diagnosis, Prescription, Severity, Symptom, TargetKind
+from steadygrad.records import Blueprint, Diagnosis, Layer, Prescription, Role, Severity, Step, Symptom, TargetKind
 from steadygrad.remedies import CATALOGUE, make
 
 from .patients import diagnosis_of, mlp, setup_of
@@ -131,3 +133,17 @@ def test_every_step_is_in_the_catalogue_and_explained() -> None:
             assert prescription.rationale
             for step in prescription.steps:
                 assert make(step.remedy, **step.settings).card.name == step.remedy
+
+
+def deep_diagnosis(*extra: Layer, depth: int = 60) -> Diagnosis:
+    layers = [Layer(str(i), str(i), "Linear", Role.LINEAR, follows=(i - 1,) * (i > 0)) for i in range(depth)]
+    blueprint = Blueprint((*layers, *extra), loss="cross_entropy", target_kind=TargetKind.CLASS_INDEX)
+    return replace(diagnosis_of(VANISHING), blueprint=blueprint)
+
+
+def test_deep_plain_networks_may_become_isometries() -> None:
+    isometric = Step("initialization", {"method": "isometric"}, ("SG101",)), Step("centered_updates", {}, ("SG101",))
+    shortcut = Layer("add", "", "add", Role.OTHER, follows=(0, 39))
+    assert isometric in [each.steps for each in prescribe(deep_diagnosis())]
+    for other in (deep_diagnosis(shortcut), deep_diagnosis(depth=40)):
+        assert isometric not in [each.steps for each in prescribe(other)]

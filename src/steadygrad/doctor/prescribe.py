@@ -28,10 +28,13 @@ WAY, LEAST_STEP, LARGEST_STEP = 0.6, 1e-3, 2e-2
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
 DEEP = 7  # weight layers from which shortcuts are worth a try
+VERY_DEEP = 50  # weight layers from which a plain network is offered the initialization for any depth
+PLAIN_ROLES = frozenset({Role.LINEAR, Role.ACTIVATION, Role.OTHER})
 
 WHY = {
     "activation": "activations that do not saturate",
     "batch_size": "batches large enough to point the way",
+    "centered_updates": "steps of like effect in every layer",
     "clip_by_global_norm": "spikes of the gradient cut off",
     "head": "an output that fits the loss",
     "initialization": "weights drawn for the activations in use",
@@ -159,6 +162,9 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ..
     if exploding := codes_of(diagnosis, {Symptom.EXPLODING}):
         redrawn += (Step("clip_by_global_norm", {"max_norm": 1.0}, exploding),)
     yield (*redrawn, adam)
+    if answers and redrawn and _is_very_deep_and_plain(blueprint):
+        isometric = Step("initialization", {"method": "isometric"}, answers)
+        yield (isometric, Step("centered_updates", {}, answers))
     scaled = tuple(_scaled(blueprint))
     sound = (*scaled, *redrawn, adam)
     if scaled:
@@ -210,3 +216,9 @@ def _pretrained(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step
     dense = all(layer.kind == "Linear" and layer.activation == "Sigmoid" for layer in hidden)
     if answers and not keep_weights and len(hidden) >= 2 and dense:
         yield (Step("pretraining", {"epochs": 10}, answers),)
+
+
+def _is_very_deep_and_plain(blueprint: Blueprint) -> bool:
+    linear = [layer for layer in blueprint.layers if layer.role is Role.LINEAR]
+    plain = all(len(layer.follows) < 2 and layer.role in PLAIN_ROLES for layer in blueprint.layers)
+    return plain and len(linear) >= VERY_DEEP and all(layer.kind == "Linear" for layer in linear)

@@ -8,6 +8,7 @@ from steadygrad.remedies.augmentation import augmentation, random_shift, relativ
 from steadygrad.remedies.auxiliary import auxiliary_loss, auxiliary_outputs, plan_auxiliary
 from steadygrad.remedies.branches import zero_residual_
 from steadygrad.remedies.catalogue import CATALOGUE, find, make
+from steadygrad.remedies.centering import CenteredAdam, centered_updates
 from steadygrad.remedies.clipping import (
     clip_by_block_rms,
     clip_by_global_norm,
@@ -28,6 +29,7 @@ from steadygrad.remedies.history_clipping import clip_by_quantile, clip_by_runni
 from steadygrad.remedies.initialization import initialization
 from steadygrad.remedies.insertion import inserted_activation
 from steadygrad.remedies.length import longer_training
+from steadygrad.remedies.isometry import depth_std, isometric_
 from steadygrad.remedies.logits import soft_cap, z_loss
 from steadygrad.remedies.losses import loss
 from steadygrad.remedies.lsuv import looks_linear_, lsuv_
@@ -54,6 +56,7 @@ __all__ = [
     "GLOSSARY",
     "Attachment",
     "Card",
+    "CenteredAdam",
     "ClipWeights",
     "Curve",
     "Decaying",
@@ -82,6 +85,7 @@ __all__ = [
     "auxiliary_loss",
     "auxiliary_outputs",
     "batch_size",
+    "centered_updates",
     "centralize_gradients",
     "chain",
     "chrono_",
@@ -96,6 +100,7 @@ __all__ = [
     "clip_weights",
     "compose",
     "delta_orthogonal_",
+    "depth_std",
     "detached",
     "dropout",
     "fgsm",
@@ -108,6 +113,7 @@ __all__ = [
     "identity_recurrent_",
     "initialization",
     "inserted_activation",
+    "isometric_",
     "l1_penalty",
     "l2_penalty",
     "label_smoothing",

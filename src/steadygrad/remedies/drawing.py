@@ -18,7 +18,7 @@ from steadygrad.remedies.filling import orthogonal_
 from steadygrad.remedies.surgery import activation_behind, head_weights, is_module_call, module_of, sources_through
 from steadygrad.signals.meanfield import Activation, activation_by_kind, chi
 
-__all__ = ["Draw", "Place", "draw_all_", "find_places"]
+__all__ = ["Draw", "Place", "draw_all_", "find_places", "is_linear_in_pairs"]
 
 Draw = Callable[[Tensor, Activation, float], Tensor]
 _DRAWN_ROLES = frozenset({Role.LINEAR, Role.RECURRENT, Role.ATTENTION})
@@ -82,7 +82,7 @@ def find_places(model: nn.Module, blueprint: Blueprint, std: float | None) -> li
         decisive = [kind] if kind != "identity" else [_following(model, blueprint, source) for source in sources]
         folds = plain and _can_fold(module) and not layer.normalized
         rows, columns = own[0].shape[:2]
-        if folds and kind != "identity" and _is_rectifier(kind) and rows % 2 == 0:
+        if folds and kind != "identity" and (_is_rectifier(kind) or is_linear_in_pairs(kind)) and rows % 2 == 0:
             twins.add(position)
         places[module] = Place(
             module=module,
@@ -133,6 +133,14 @@ def _can_fold(module: nn.Module) -> bool:
 def _is_rectifier(kind: Activation) -> bool:
     low, high = _RECTIFIER_BAND
     return low < chi(kind) < high
+
+
+def is_linear_in_pairs(activation: Activation) -> bool:
+    """Whether ``f(z) - f(-z)`` is ``c z`` with ``c > 0``, as it is for ReLU, GELU, SiLU, softplus and hard-swish."""
+    f = activation_by_kind(activation) if isinstance(activation, str) else activation
+    z = torch.linspace(0.25, 10, 40, dtype=torch.float64)
+    slopes = (f(z) - f(-z)) / z
+    return bool(slopes[0] > 0) and torch.allclose(slopes, slopes[:1].expand_as(slopes), rtol=1e-9)
 
 
 def _target_std(kind: Activation) -> float:

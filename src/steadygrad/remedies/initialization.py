@@ -14,6 +14,7 @@ from steadygrad.records import Symptom
 from steadygrad.remedies.branches import zero_residual_
 from steadygrad.remedies.drawing import Draw, draw_all_, find_places
 from steadygrad.remedies.filling import Distribution, Mode, delta_orthogonal_, orthogonal_, scaled_, small_
+from steadygrad.remedies.isometry import isometric_
 from steadygrad.remedies.lsuv import looks_linear_, lsuv_
 from steadygrad.remedies.recurrent_weights import (
     Recurrent,
@@ -30,7 +31,7 @@ from steadygrad.training.setup import TrainingSetup
 __all__ = ["initialization"]
 
 Method = Literal[
-    "auto", "lsuv", "looks_linear", "orthogonal", "delta_orthogonal", "he", "xavier", "lecun", "small",
+    "auto", "lsuv", "isometric", "looks_linear", "orthogonal", "delta_orthogonal", "he", "xavier", "lecun", "small",
     "zero_residual", "identity_recurrent", "orthogonal_recurrent", "forget_bias", "chrono",
 ]  # fmt: skip
 
@@ -92,9 +93,10 @@ def initialization(
         method: ``"lsuv"``, see :func:`lsuv_`, which ``"auto"`` is too; by formula ``"he"``, ``"xavier"``,
             ``"orthogonal"`` and ``"delta_orthogonal"`` with the gain of the activation that follows each layer, 1 for
             the output, ``"lecun"`` with gain 1, ``"small"`` with none; ``"looks_linear"``, see
-            :func:`looks_linear_`. The others touch a part of the network only: ``"zero_residual"`` the ends of residual
-            branches, ``"identity_recurrent"`` and ``"orthogonal_recurrent"`` the maps from state to state,
-            ``"forget_bias"`` and ``"chrono"`` the biases of gates.
+            :func:`looks_linear_`; ``"isometric"`` for plain networks of any depth, see :func:`isometric_`. The others
+            touch a part of the network only: ``"zero_residual"`` the ends of residual branches,
+            ``"identity_recurrent"`` and ``"orthogonal_recurrent"`` the maps from state to state, ``"forget_bias"`` and
+            ``"chrono"`` the biases of gates.
         std: Standard deviation of pre-activations; None for the one that suits the activation, 0.1 to 1. For
             ``"small"`` the ``s`` of ``N(0, s^2)`` and ``U(-s, s)``, 0.01.
         distribution: Of the weights; by default uniform for Xavier, else normal.
@@ -112,6 +114,8 @@ def initialization(
             raise UsageError(f"initialization: expected no {name} for method={method!r}, got {value!r}. Leave it out.")
     if method in ("auto", "lsuv"):
         lsuv_(setup, std)
+    elif method == "isometric":
+        isometric_(setup)
     elif method == "looks_linear":
         looks_linear_(setup)
     elif method == "zero_residual":

@@ -16,7 +16,7 @@ from steadygrad.signals.blueprint import plain_model, read_blueprint
 from steadygrad.training import Batch, first_batch, run_model
 from steadygrad.training.setup import TrainingSetup
 
-__all__ = ["looks_linear_", "lsuv_"]
+__all__ = ["calibrate_", "looks_linear_", "lsuv_"]
 
 _ALIKE = 1e-6  # deviations below this share of the size are float32 rounding
 
@@ -54,6 +54,12 @@ def lsuv_(setup: TrainingSetup, std: float | None = None, batch: Batch | None = 
     batch = first_batch(setup) if batch is None else batch
     places = find_places(setup.model, read_blueprint(setup, batch), std)
     draw_all_(places, orthogonal_, by_formula=False)
+    calibrate_(setup, places, batch)
+
+
+@torch.no_grad()
+def calibrate_(setup: TrainingSetup, places: list[Place], batch: Batch) -> None:
+    """Rescale weights, and center by biases, layer by layer on one batch, to what each place is to give."""
     buffers = [(buffer, buffer.clone()) for buffer in setup.model.buffers()]
     modes = {module: module.training for module in setup.model.modules()}
     # Hooks come first, to see what the layer itself gives: a normalization may be hooked on behind.
@@ -86,7 +92,8 @@ def looks_linear_(setup: TrainingSetup, batch: Batch | None = None) -> None:
         batch: The batch that shows what follows what; by default the first of the training data.
 
     Raises:
-        NotApplicableError: If there are no two hidden layers of even width with a rectifier between, or a shortcut.
+        NotApplicableError: If there are no two hidden layers of even width with such an activation between, or
+            there is a shortcut.
 
     Reference:
         Balduzzi et al., The Shattered Gradients Problem, 2017, sec. 4. https://arxiv.org/abs/1702.08591
