@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from steadygrad.cli.loading import load_setup
 from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
-from steadygrad.diagnosis import diagnose
-from steadygrad.records import Diagnosis, Severity, to_json, to_plain
+from steadygrad.cli.treat import check_report
+from steadygrad.diagnosis import RULES, diagnose
+from steadygrad.records import Diagnosis, Severity, to_json, to_plain, write_whole
+from steadygrad.report import diagnosis_page
 from steadygrad.report.text import diagnosis_text
 
 __all__ = ["check"]
@@ -35,12 +38,17 @@ def check(
     ignore: Codes = None,
     fail_on: Annotated[FailOn, typer.Option(help="From which severity on the exit code is 1.")] = FailOn.WARNING,
     device: Device = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report here (.html).")] = None,
     traceback: Traceback = False,
 ) -> None:
     """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer."""
+    if report is not None:
+        check_report(report, (".html",))
     with only_results_on(output):
         setup = on_device(load_setup(target), device)
         diagnosis = diagnose(setup, _codes(select), _codes(ignore))
+    if report is not None:
+        write_whole(report, diagnosis_page(diagnosis, RULES))
     if output is Format.JSON:
         typer.echo(_json(diagnosis))
     else:

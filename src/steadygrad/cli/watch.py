@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from steadygrad.cli.options import Traceback
+from steadygrad.cli.run_report import RunReport, write_run_report
+from steadygrad.cli.treat import check_report
 from steadygrad.errors import UsageError
 from steadygrad.monitor import Monitor, RunFolder, find_trainings
 from steadygrad.records import Finding
@@ -34,11 +36,14 @@ def watch(
     every: Annotated[int, typer.Option(help="Look at every so many optimizer steps.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/SCRIPT-TIME.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show alarms only.")] = False,
+    report: RunReport = None,
     traceback: Traceback = False,
 ) -> None:
     """Run YOUR training script, unmodified, with the monitor attached; its output and exit code are kept."""
     if not script.is_file():
         raise UsageError(f"{script}: expected a Python script, found none.")
+    if report is not None:
+        check_report(report, (".html",))
     folder = out or Path("runs") / f"{script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     run, screen = RunFolder(folder), Console(stderr=True, highlight=False)
     panel = Panel(screen, quiet)
@@ -46,6 +51,8 @@ def watch(
     with panel, monitor, find_trainings(monitor):
         ended, code = _run(script, arguments or [])
     run.finish(monitor, ended)
+    if report is not None and len(monitor.history):
+        write_run_report(folder, report)
     _say_end(screen, monitor, folder)
     raise typer.Exit(code)
 
