@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo check test test-all clean
+.PHONY: help venv demo check docs test test-all clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets

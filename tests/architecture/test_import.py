@@ -10,6 +10,8 @@ from pathlib import Path
 HEAVY = {
     "hypothesis",
     "joblib",
+    "keras",
+    "lightning",
     "matplotlib",
     "pandas",
     "pooch",
@@ -21,6 +23,7 @@ HEAVY = {
     "sklearn",
     "tensorboard",
     "tqdm",
+    "transformers",
     "typer",
 }
 

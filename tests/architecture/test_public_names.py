@@ -43,6 +43,7 @@ ROOMS = {
     "diagnosis",
     "doctor",
     "errors",
+    "integrations",
     "monitor",
     "records",
     "remedies",

@@ -170,6 +170,8 @@ class Monitor:
 
     def add_optimizer(self, optimizer: Optimizer, in_step: bool = False) -> None:
         """Watch one more optimizer; ``in_step`` says that its step is under way, its gradients have arrived unseen."""
+        while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):  # Accelerate and Fabric wrap them
+            optimizer = inner
         tap = OptimizerTap(
             optimizer,
             delivery=self._delivery,
