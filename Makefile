@@ -34,6 +34,9 @@ check: $(READY)  ## lint, formatting, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## build the documentation into site/, warnings being errors
+	$(BIN)/mkdocs build --strict --quiet
+
 test: check  ## check, then the fast tests
 	$(BIN)/pytest -m "not slow and not gpu"
 
@@ -41,4 +44,4 @@ test-all: test  ## test, then the slow tests
 	$(BIN)/pytest -m "slow and not gpu" || [ $$? -eq 5 ]  # 5: there are none
 
 clean:  ## remove the environment and all caches
-	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -26,12 +26,15 @@ NAME = 30  # characters
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """Values of shape ``(rows, columns)``: NaN not seen, inf not finite; ``steps`` has one edge more than columns."""
+    """Values of shape ``(rows, columns)``: NaN not seen, inf not finite; ``steps`` has one edge more than columns.
+
+    ``layers`` says how many layers had a value; some may be left out.
+    """
 
     values: np.ndarray
     names: Sequence[str]
     steps: np.ndarray
-    layers: np.ndarray
+    layers: int
 
 
 def heat_map(history: History, statistic: str, title: str, alarms: Iterable[tuple[int, str | None, str]] = ()) -> str:
@@ -43,11 +46,11 @@ def heat_map(history: History, statistic: str, title: str, alarms: Iterable[tupl
         title: What it is, for people.
         alarms: Step, layer and words of each; layers with an alarm are always among the rows.
     """
+    if not np.isfinite(history.column(statistic)).any():
+        return ""
     alarms = list(alarms)
     cells = _cells(history, statistic, {layer for _, layer, _ in alarms})
     usable = cells.values[np.isfinite(cells.values) & (cells.values > 0)]
-    if not np.isfinite(history.column(statistic)).any():
-        return ""
     center = float(np.median(np.log10(usable))) if len(usable) else 0.0
     span = max(float(np.abs(np.log10(usable) - center).max()), FEWEST_DECADES) if len(usable) else FEWEST_DECADES
     height = TOP + ROW * len(cells.names) + 26
@@ -70,26 +73,27 @@ def heat_map(history: History, statistic: str, title: str, alarms: Iterable[tupl
 
 
 def _cells(history: History, statistic: str, wanted: set[str | None]) -> _Cells:
-    layers = _kept_layers(history.layers, wanted)
-    values = history.column(statistic)[:, layers]
     count = "output_nonfinite" if statistic.startswith("output") else "grad_nonfinite"
-    values = np.where(history.column(count)[:, layers] > 0, np.inf, values)
+    table = np.where(history.column(count) > 0, np.inf, history.column(statistic))
+    seen = np.flatnonzero(~np.isnan(table).all(axis=0))
+    layers = seen[_kept(len(seen), [history.layers[k] in wanted for k in seen])]
+    values = table[:, layers]
     first, last = int(history.steps[0]), int(history.steps[-1])
     edges = np.unique(np.linspace(first, last + 1, min(COLUMNS, last + 1 - first, len(history)) + 1).astype(np.int64))
     starts = np.searchsorted(history.steps, edges[:-1])
-    table = np.full((len(edges) - 1, len(layers)), np.nan)
+    cells = np.full((len(edges) - 1, len(layers)), np.nan)
     for column, (start, end) in enumerate(zip(starts, [*starts[1:], len(history)], strict=True)):
         # A stretch without a look shows the look before it.
-        table[column] = np.fmax.reduce(values[start:end]) if end > start else table[column - 1]
-    return _Cells(table.T, [history.layers[k] for k in layers], edges, layers)
+        cells[column] = np.fmax.reduce(values[start:end]) if end > start else cells[column - 1]
+    return _Cells(cells.T, [history.layers[k] for k in layers], edges, len(seen))
 
 
-def _kept_layers(names: Sequence[str], wanted: set[str | None]) -> np.ndarray:
-    if len(names) <= ROWS:
-        return np.arange(len(names))
-    marked = [k for k, name in enumerate(names) if name in wanted][: ROWS // 2]
-    spread = np.linspace(0, len(names) - 1, ROWS - len(marked)).astype(int).tolist()
-    return np.array(sorted({*marked, *spread}))
+def _kept(count: int, wanted: Sequence[bool]) -> list[int]:
+    """Return at most ``ROWS`` places: up to half of them wanted ones, the others spread evenly."""
+    if count <= ROWS:
+        return list(range(count))
+    marked = [place for place in range(count) if wanted[place]][: ROWS // 2]
+    return sorted({*marked, *np.linspace(0, count - 1, ROWS - len(marked)).astype(int).tolist()})
 
 
 def _levels(values: np.ndarray, center: float, span: float) -> np.ndarray:
@@ -165,6 +169,6 @@ def _notes(history: History, cells: _Cells, center: float, span: float, alarmed:
         notes.append("Triangles: steps with an alarm; rings: its layer.")
     if len(history) > cells.values.shape[1]:
         notes.append(f"{len(history):,} looks in {cells.values.shape[1]} columns, the largest in each.")
-    if len(history.layers) > len(cells.names):
-        notes.append(f"Thinned to {len(cells.names)} of {len(history.layers):,} layers.")
+    if cells.layers > len(cells.names):
+        notes.append(f"Thinned to {len(cells.names)} of {cells.layers:,} layers.")
     return " ".join(notes)
