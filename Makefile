@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo check test test-all claims clean
+.PHONY: help venv demo check docs test test-all claims clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ check: $(READY)  ## lint, formatting, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## build the documentation into site/, warnings being errors
+	$(BIN)/mkdocs build --strict --quiet
+
 test: check  ## check, then the fast tests
 	$(BIN)/pytest -m "not slow and not gpu"
 
@@ -44,4 +47,4 @@ claims: $(READY)  ## test the articles' claims, what is missing of them, and wri
 	$(BIN)/python -m experiments.claims
 
 clean:  ## remove the environment and all caches
-	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch.overrides import _get_current_function_mode_stack
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it once, when it is imported
+
 torch.set_num_threads(1)  # small networks run faster on one core, and sums come out alike on every machine
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)

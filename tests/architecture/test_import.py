@@ -11,6 +11,8 @@ HEAVY = {
     "hypothesis",
     "joblib",
     "llvmlite",
+    "keras",
+    "lightning",
     "matplotlib",
     "numba",
     "pandas",
@@ -24,6 +26,7 @@ HEAVY = {
     "sklearn",
     "tensorboard",
     "tqdm",
+    "transformers",
     "typer",
 }
 

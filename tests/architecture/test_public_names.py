@@ -44,6 +44,7 @@ ROOMS = {
     "doctor",
     "errors",
     "lab",
+    "integrations",
     "monitor",
     "records",
     "remedies",

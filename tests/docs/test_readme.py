@@ -46,13 +46,3 @@ def test_the_commands_run_as_written(folder: Path, checkout: Path) -> None:
     codes = {command.split()[0]: run(folder, "-c", main, *command.split()).returncode for command in commands}
     assert codes == {"check": 1, "explain": 0, "treat": 0}
     assert (folder / "cured" / "weights.safetensors").is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", ["clipping", "monitor", "surgery"])
-def test_the_blocks_of_a_page_run_as_written(page: str, checkout: Path, tmp_path: Path) -> None:
-    text = (checkout / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    code = "".join(block["code"] for block in BLOCK.finditer(text))
-    assert code
-    done = run(tmp_path, "-c", code)
-    assert done.returncode == 0, done.stderr

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from steadygrad.records import (
     Blueprint,
     Diagnosis,
     Finding,
+    History,
     Layer,
     LayerStats,
     Moments,
@@ -137,3 +140,67 @@ def proof() -> Proof:
     before = tuple(run(seed, 0.10 + 0.004 * seed, 2.29) for seed in range(3))
     after = tuple(run(seed, 0.95 + 0.004 * seed, 0.11 + 0.01 * seed, steps=600) for seed in range(3))
     return Proof(CURE, before, after, "accuracy", Verdict.CURED, chance=0.1, goal=0.93)
+
+
+def history(layers: int = 12, looks: int = 60, every: int = 10) -> History:
+    """Return a run whose gradients shrink layer by layer, jump at two thirds and end not finite."""
+    names = [f"net.{2 * i}" for i in range(layers)]
+    record = History(names)
+    rng = np.random.default_rng(0)
+    for look in range(looks):
+        share = look / looks
+        jump = 1e3 if abs(share - 0.66) < 0.02 else 1.0
+        grads = 0.01 * 0.5 ** np.arange(layers)[::-1] * np.exp(rng.normal(0, 0.3, layers)) * jump
+        broken = np.zeros(layers)
+        broken[layers // 2 :] = 3.0 if look == looks - 1 else 0.0
+        record.append(
+            look * every,
+            {
+                "loss": 2.3 * math.exp(-share) * jump**0.2,
+                "grad_norm": math.nan if broken.any() else float(np.sqrt((grads**2).sum()) * 64),
+                "grad_norm_used": min(1.0, float(np.sqrt((grads**2).sum()) * 64)),
+                "lr": 0.1 * (1 - share),
+                "skipped": float(look == 3),
+            },
+            {
+                "grad_rms": np.where(broken > 0, np.nan, grads),
+                "grad_nonfinite": broken,
+                "weight_rms": np.full(layers, 0.06),
+                "update_ratio": grads * 20,
+                "output_rms": np.full(layers, 0.5),
+                "output_signal": 0.9 ** np.arange(layers),
+                "output_numel": np.full(layers, 640.0),
+                "output_nonfinite": np.zeros(layers),
+                "output_grad_rms": grads / 8,
+                "output_grad_nonfinite": broken,
+            },
+        )
+    return record
+
+
+def alarms() -> list[tuple[int, Finding]]:
+    """Return what a monitor told of :func:`history`."""
+    spike = replace(finding("SG503", None, Severity.WARNING), message="The gradient norm jumps a thousandfold.")
+    return [(0, finding("SG101", "net.2")), (400, spike), (590, finding("SG204", "net.12"))]
+
+
+SUMMARY = {
+    "name": "runs/train-1",
+    "ended": "failed with ValueError",
+    "unseen": ["the outputs of 1 layer: head"],
+    "clipping": {"p50": 0.7, "p99": 3.0, "clipped": 0.4, "suggested": 0.9},
+}
+
+
+def hostile_history() -> History:
+    """Return a run with attacking names and every kind of odd number, some of them never seen."""
+    record = History([HOSTILE, "seen", "x" * 5000])
+    odd = (math.nan, math.inf, -math.inf, 0.0, 1e308, 5e-324, -1.0)
+    for step, value in enumerate(odd):
+        totals = {"loss": value, "grad_norm": value, "grad_norm_used": value, "lr": value}
+        record.append(step, totals, {"grad_rms": [value, 1.0, math.nan], "update_ratio": [1.0, value, value]})
+    return record
+
+
+def hostile_summary() -> dict[str, object]:
+    return {"name": HOSTILE, "ended": HOSTILE, "unseen": [HOSTILE], "clipping": {HOSTILE: math.nan, "p50": "no"}}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from steadygrad.records import Observation, Run
 from steadygrad.report import curves_chart, profile_chart
-from steadygrad.report.charts import BOTTOM, LEFT, RIGHT, TOP, Axis
+from steadygrad.report.axis import BOTTOM, LEFT, RIGHT, TOP, Axis
 
 from .samples import HOSTILE, diverged, healthy, moments, network, proof, sick, stats
 
@@ -28,13 +28,12 @@ def parse(chart: str) -> ET.Element:
 
 def one_panel(signals: Sequence[float | None]) -> ET.Element:
     """Return the forward panel of a network with these signals."""
-    blueprint, _ = network(len(signals))
     layers = tuple(replace(stats(f"net.{i}", 1.0, 1.0), signal=value) for i, value in enumerate(signals))
-    return parse(profile_chart(blueprint, {"now": Observation(1.0, layers, 1.0)})).findall(".//svg[@role='img']")[0]
+    return parse(profile_chart({"now": Observation(1.0, layers, 1.0)})).findall(".//svg[@role='img']")[0]
 
 
 def test_every_chart_speaks() -> None:
-    figure = parse(profile_chart(sick().blueprint, {"before": sick().observation, "after": healthy().observation}))
+    figure = parse(profile_chart({"before": sick().observation, "after": healthy().observation}))
     forward, backward = figure.findall(".//svg[@role='img']")
     assert forward.findtext("title") == forward.get("aria-label") == "Signal, forward"
     assert "before: from 1 to 1.2e-10. after: from 1 to 0.561." in (forward.findtext("desc") or "")
@@ -42,12 +41,12 @@ def test_every_chart_speaks() -> None:
 
 
 def test_the_guilty_layer_is_marked_by_name_where_it_stands() -> None:
-    chart = profile_chart(sick().blueprint, {"now": sick().observation}, guilty="net.8")
+    chart = profile_chart({"now": sick().observation}, guilty="net.8")
     marks = [text for text in parse(chart).iter("text") if text.text == "guilty: net.8"]
     assert [float(mark.get("x", "")) for mark in marks] == pytest.approx(
         [LEFT + 4 / 19 * (RIGHT - LEFT) + 5] * 2, abs=0.1
     )
-    assert "guilty" not in profile_chart(sick().blueprint, {"now": sick().observation})
+    assert "guilty" not in profile_chart({"now": sick().observation})
 
 
 def test_zero_nonfinite_and_unseen_values_interrupt_the_line() -> None:
@@ -64,7 +63,7 @@ def test_zero_nonfinite_and_unseen_values_interrupt_the_line() -> None:
 def test_a_network_that_could_not_be_seen_gives_an_empty_chart() -> None:
     panel = one_panel([None, None])
     assert "nothing was measured" in (panel.findtext("desc") or "")
-    assert parse(profile_chart(network(1)[0], {})) is not None
+    assert parse(profile_chart({})) is not None
     assert parse(curves_chart({})) is not None
 
 
@@ -81,8 +80,8 @@ def test_any_loss_curve_can_be_drawn(losses: list[float]) -> None:
 
 
 def test_the_band_holds_the_start_of_the_pass() -> None:
-    blueprint, observation = network(20)
-    forward, backward = parse(profile_chart(blueprint, {"now": observation})).findall(".//svg[@role='img']")
+    _, observation = network(20)
+    forward, backward = parse(profile_chart({"now": observation})).findall(".//svg[@role='img']")
     for panel, start in ((forward, 0), (backward, -1)):
         (band,) = panel.iter("rect")
         top, height = float(band.get("y", "")), float(band.get("height", ""))
@@ -92,20 +91,20 @@ def test_the_band_holds_the_start_of_the_pass() -> None:
 
 
 def test_ten_thousand_layers_are_thinned_with_the_guilty_one_kept() -> None:
-    blueprint, observation = network(10_000, decay=0.999)
+    _, observation = network(10_000, decay=0.999)
     layers = list(observation.layers)
     layers[5000] = replace(layers[5000], output_grad=moments(0.0))
-    chart = profile_chart(blueprint, {"now": replace(observation, layers=tuple(layers))}, guilty=layers[5000].name)
+    chart = profile_chart({"now": replace(observation, layers=tuple(layers))}, guilty=layers[5000].name)
     assert "Thinned to 400 layers a line." in chart
     assert f"{layers[5000].name}: 0 (now)" in chart
     assert len(chart) < 40_000
 
 
 def test_hostile_labels_and_names_stay_text() -> None:
-    blueprint, observation = network(3)
+    _, observation = network(3)
     layers = tuple(replace(layer, name=f"{i}{HOSTILE}") for i, layer in enumerate(observation.layers))
     look = replace(observation, layers=layers)
-    figure = parse(profile_chart(blueprint, {HOSTILE: look, "after": look}, guilty=layers[1].name))
+    figure = parse(profile_chart({HOSTILE: look, "after": look}, guilty=layers[1].name))
     assert list(figure.iter("script")) == []
 
 

@@ -4,19 +4,37 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from steadygrad.diagnosis import RULES
 from steadygrad.records import Verdict
-from steadygrad.report import diagnosis_page, notebook_html, treatment_page
+from steadygrad.report import diagnosis_page, notebook_html, run_page, treatment_page
 
-from .samples import CURE, HOSTILE, finding, healthy, hostile, proof, sick, trials
+from .samples import (
+    CURE,
+    HOSTILE,
+    SUMMARY,
+    alarms,
+    finding,
+    healthy,
+    history,
+    hostile,
+    hostile_history,
+    hostile_summary,
+    proof,
+    sick,
+    trials,
+)
 
 VOID = {"meta", "br"}
-LOADING = {"script", "link", "img", "iframe", "object", "embed", "image", "use", "base", "form"}
+SVG_NAMESPACE = "http://www.w3.org/2000/svg"
+LOADING = {"link", "img", "iframe", "object", "embed", "image", "use", "base", "form"}
 
 
 class Reader(HTMLParser):
@@ -56,17 +74,17 @@ def read(page: str) -> Reader:
 
 
 def full_treatment(notes: tuple[str, ...] = ("Stopped by the clock.",)) -> str:
-    return treatment_page(sick(), healthy(24), trials(), proof(), Verdict.CURED, CURE, notes)
+    return treatment_page(sick(), healthy(24), trials(), proof(), Verdict.CURED, CURE, notes, RULES)
 
 
 PAGES = {
-    "sick": lambda: diagnosis_page(sick()),
-    "healthy": lambda: diagnosis_page(healthy()),
-    "hostile": lambda: diagnosis_page(hostile()),
-    "deep": lambda: diagnosis_page(sick(10_000)),
+    "sick": lambda: diagnosis_page(sick(), RULES),
+    "healthy": lambda: diagnosis_page(healthy(), RULES),
+    "hostile": lambda: diagnosis_page(hostile(), RULES),
+    "deep": lambda: diagnosis_page(sick(10_000), RULES),
     "treatment": full_treatment,
     "hostile treatment": lambda: treatment_page(
-        hostile(), hostile(), trials(), replace(proof(), metric=HOSTILE), Verdict.IMPROVED, CURE, [HOSTILE]
+        hostile(), hostile(), trials(), replace(proof(), metric=HOSTILE), Verdict.IMPROVED, CURE, [HOSTILE], RULES
     ),
     "deep treatment": lambda: treatment_page(
         replace(sick(10_000), findings=tuple(finding(layer=f"net.{2 * i}") for i in range(10_000))),
@@ -75,8 +93,14 @@ PAGES = {
         proof(),
         Verdict.CURED,
         CURE,
+        [],
+        RULES,
     ),
-    "untreated": lambda: treatment_page(sick(), None, [], None, Verdict.NOT_CURED, None),
+    "untreated": lambda: treatment_page(sick(), None, [], None, Verdict.NOT_CURED, None, [], RULES),
+    "run": lambda: run_page(history(), alarms(), SUMMARY, RULES),
+    "long run": lambda: run_page(history(3, 20_000, every=50), alarms() * 100, SUMMARY, RULES),
+    "deep run": lambda: run_page(history(10_000, 20), alarms(), SUMMARY, RULES),
+    "hostile run": lambda: run_page(hostile_history(), [(7, hostile().findings[0])], hostile_summary(), RULES),
     "notebook": lambda: notebook_html(hostile()),
 }
 
@@ -89,23 +113,26 @@ def test_a_page_is_well_formed_small_and_loads_nothing(name: str) -> None:
     names = {attribute for attribute, _ in reader.attributes}
     assert not any(attribute.startswith("on") for attribute in names)
     assert names.isdisjoint({"src", "href", "xlink:href", "srcset", "action"})
-    assert not re.search(r"https?://|url\(|@import", page)
+    shown = page.replace(SVG_NAMESPACE, "")  # a name, which nothing loads
+    assert not re.search(r"https?://|url\(|@import", shown)
+    assert reader.tags.count("script") == (name != "notebook")
     assert len(page.encode("utf-8")) < 1_000_000
 
 
-@pytest.mark.parametrize("name", ["sick", "hostile", "treatment"])
+@pytest.mark.parametrize("name", ["sick", "hostile", "treatment", "run", "hostile run"])
 def test_the_same_records_give_the_same_bytes(name: str) -> None:
     assert PAGES[name]() == PAGES[name]()
 
 
-def test_hostile_names_are_text() -> None:
-    reader = read(PAGES["hostile treatment"]())
+@pytest.mark.parametrize("name", ["hostile treatment", "hostile run"])
+def test_hostile_names_are_text(name: str) -> None:
+    reader = read(PAGES[name]())
     assert "<script>alert('x')</script>[bold red]\\x1b[31m\\u202e&\"\\ud800" in reader.text
     assert "\u202e" not in reader.text
 
 
 def test_a_diagnosis_page_tells_the_whole_story() -> None:
-    text = read(diagnosis_page(sick())).text
+    text = read(diagnosis_page(sick(), RULES)).text
     for words in ("The trouble starts at net.8", "SG401", "Drop it.", "gain 0.3", "net.8 (guilty layer)", "Not seen"):
         assert words in text
 
@@ -131,14 +158,51 @@ def test_ten_thousand_layers_are_thinned_and_the_page_says_so() -> None:
     assert "9,950 findings left out" in text
 
 
+def test_a_run_page_shows_alarms_course_layers_and_what_was_not_seen() -> None:
+    text = read(PAGES["run"]()).text
+    for words in (
+        "3 alarms: 2 errors, 1 warning",
+        "step 590 error SG204 net.12",
+        "Learning rate",
+        "Layers at step 590",
+    ):
+        assert words in text
+    for words in ("Update to weight ratio", "the outputs of 1 layer: head", "suggested 0.9", "failed with ValueError"):
+        assert words in text
+
+
+def test_long_and_deep_runs_are_thinned_and_the_page_says_so() -> None:
+    long, deep = read(PAGES["long run"]()).text, read(PAGES["deep run"]()).text
+    assert "Thinned to 2,000 of 20,000 looks a line, lowest and highest kept." in long
+    assert "Marked: the first 50 of 300 alarms." in long
+    assert "20,000 looks in 160 columns" in long
+    assert "Thinned to 48 of 10,000 layers." in deep
+    assert "9,800 rows left out" in deep
+
+
+def test_the_policy_lets_only_the_pages_own_script_and_style_work() -> None:
+    page = diagnosis_page(hostile(), RULES)
+    for tag in ("script", "style"):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        digest = b64encode(sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in page
+    assert "unsafe" not in page
+
+
 def test_every_color_has_a_dark_twin_and_the_page_prints() -> None:
-    page = diagnosis_page(sick())
-    light, dark = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)[:2]
-    colors = [set(re.findall(r"--[\w-]+(?=:)", block)) for block in (light, dark)]
-    assert colors[0] == colors[1]
-    assert set(re.findall(r"var\((--[\w-]+)", page)) <= colors[0]
-    assert "prefers-color-scheme: dark" in page
+    page = diagnosis_page(sick(), RULES)
+    (block,) = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)[:1]
+    colors = re.findall(r"(--[\w-]+): (\S+)", block)
+    assert all(value.startswith("light-dark(") for _, value in colors)
+    assert set(re.findall(r"var\((--[\w-]+)", page)) <= {name for name, _ in colors}
     assert "@media print" in page
+
+
+def test_a_code_is_explained_once_where_it_first_stands() -> None:
+    page = treatment_page(sick(), None, [], None, Verdict.NOT_CURED, None, [], RULES)
+    twice = replace(sick(), findings=(finding(layer="net.2"), finding(layer="net.4")))
+    assert RULES["SG101"].title in read(page).text
+    assert diagnosis_page(twice, RULES).count("<details>") == 1
 
 
 def test_a_notebook_shows_a_diagnosis_as_the_fragment() -> None:

@@ -10,10 +10,12 @@ import typer
 
 from steadygrad.cli.loading import load_setup
 from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
-from steadygrad.diagnosis import diagnose
+from steadygrad.cli.treat import check_report
+from steadygrad.diagnosis import RULES, diagnose
 from steadygrad.errors import UsageError
 from steadygrad.monitor.checkpoints import checkpoint_at, load_checkpoint
-from steadygrad.records import Diagnosis, Severity, to_json, to_plain
+from steadygrad.records import Diagnosis, Severity, to_json, to_plain, write_whole
+from steadygrad.report import diagnosis_page
 from steadygrad.report.text import diagnosis_text
 
 __all__ = ["check"]
@@ -47,11 +49,14 @@ def check(
     ] = None,
     step: Annotated[int | None, typer.Option(help="With --from RUN: at this step or the last one before it.")] = None,
     device: Device = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report here (.html).")] = None,
     traceback: Traceback = False,
 ) -> None:
     """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer."""
     if step is not None and (source is None or not source.is_dir()):
         raise UsageError("--step: expected --from with the folder of a run beside it, got none.")
+    if report is not None:
+        check_report(report, (".html",))
     with only_results_on(output):
         setup = load_setup(target)
         if source is not None:
@@ -61,6 +66,8 @@ def check(
         # How a network was initialized is nothing to ask of one that was trained.
         ignored = _codes(ignore) + (["SG4"] if source is not None else [])
         diagnosis = diagnose(on_device(setup, device), _codes(select), ignored)
+    if report is not None:
+        write_whole(report, diagnosis_page(diagnosis, RULES))
     if output is Format.JSON:
         typer.echo(_json(diagnosis))
     else:

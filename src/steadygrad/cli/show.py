@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from steadygrad.cli.options import Traceback, console
+from steadygrad.cli.run_report import RunReport, write_run_report
+from steadygrad.cli.treat import check_report
 from steadygrad.errors import UsageError
 from steadygrad.monitor import read_run
 from steadygrad.records import History
@@ -24,6 +26,7 @@ COLUMNS = ("grad_rms", "grad_rms_used", "weight_rms", "update_ratio", "output_rm
 def show(
     run: Run,
     step: Annotated[int | None, typer.Option(help="Show the look at this step or the last one before it.")] = None,
+    report: RunReport = None,
     traceback: Traceback = False,
 ) -> None:
     """Show a watched run: alarms, the course of the loss and gradient norm, and one look layer by layer."""
@@ -31,6 +34,9 @@ def show(
     screen = console()
     if not len(history):
         raise UsageError(f"{run}: expected a run with at least one look, got none. Did the script make a step?")
+    if report is not None:
+        check_report(report, (".html",))
+        write_run_report(run, report)
     screen.print(Text(f"{run}: {history.steps[-1] + 1} steps, {len(history)} looks, {summary['ended']}"))
     for finding in findings:
         screen.print(Text(f"step {finding['step']}: {finding['code']} {finding['message']}"), soft_wrap=True)

@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from steadygrad.cli.options import Traceback
+from steadygrad.cli.run_report import RunReport, write_run_report
+from steadygrad.cli.treat import check_report
 from steadygrad.errors import UsageError
 from steadygrad.monitor import Monitor, RunFolder, find_trainings
 from steadygrad.records import Finding
@@ -38,11 +40,14 @@ def watch(
         typer.Option(help="Write the parameters every so many steps, not at alarms and the end alone.", min=1),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show alarms only.")] = False,
+    report: RunReport = None,
     traceback: Traceback = False,
 ) -> None:
     """Run YOUR training script, unmodified, with the monitor attached; its output and exit code are kept."""
     if not script.is_file():
         raise UsageError(f"{script}: expected a Python script, found none.")
+    if report is not None:
+        check_report(report, (".html",))
     folder = out or Path("runs") / f"{script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     run, screen = RunFolder(folder, checkpoint_every), Console(stderr=True, highlight=False)
     panel = Panel(screen, quiet)
@@ -51,6 +56,8 @@ def watch(
     with panel, monitor, find_trainings(monitor):
         ended, code = _run(script, arguments or [])
     run.finish(monitor, ended)
+    if report is not None and len(monitor.history):
+        write_run_report(folder, report)
     _say_end(screen, monitor, folder)
     raise typer.Exit(code)
 

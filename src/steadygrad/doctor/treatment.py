@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from steadygrad import report
+from steadygrad.diagnosis import RULES
 from steadygrad.errors import UsageError
 from steadygrad.records import Diagnosis, Prescription, Proof, Trial, Verdict, to_json, to_plain, write_whole
 from steadygrad.training import TrainingSetup
@@ -74,5 +75,12 @@ class Treatment:
 
     def _page(self) -> str:
         return report.treatment_page(
-            self.diagnosis, self.diagnosis_after, self.trials, self.proof, self.verdict, self.prescription, self.notes
+            self.diagnosis,
+            self.diagnosis_after,
+            self.trials,
+            self.proof,
+            self.verdict,
+            self.prescription,
+            self.notes,
+            RULES,
         )

@@ -31,8 +31,8 @@ NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by o
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """Return the network within ``torch.compile``, DistributedDataParallel and DataParallel."""
-    inner = getattr(model, "_orig_mod", model)
+    """Return the network within ``torch.compile``, DistributedDataParallel, DataParallel and Fabric's wrapper."""
+    inner = getattr(model, "_orig_mod", getattr(model, "_original_module", model))
     if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return inner_model(inner.module)
     return inner

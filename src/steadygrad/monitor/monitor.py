@@ -159,6 +159,8 @@ class Monitor:
 
     def add_optimizer(self, optimizer: Optimizer, in_step: bool = False) -> None:
         """Watch one more optimizer; ``in_step`` says that its step is under way, its gradients have arrived unseen."""
+        while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):  # Accelerate and Fabric wrap them
+            optimizer = inner
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
         tap = OptimizerTap(

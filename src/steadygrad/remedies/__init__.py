@@ -28,8 +28,8 @@ from steadygrad.remedies.head import head
 from steadygrad.remedies.history_clipping import clip_by_quantile, clip_by_running_norm, clip_by_zscore
 from steadygrad.remedies.initialization import initialization
 from steadygrad.remedies.insertion import inserted_activation
-from steadygrad.remedies.length import longer_training
 from steadygrad.remedies.isometry import depth_std, isometric_
+from steadygrad.remedies.length import longer_training
 from steadygrad.remedies.logits import soft_cap, z_loss
 from steadygrad.remedies.losses import loss
 from steadygrad.remedies.lsuv import looks_linear_, lsuv_

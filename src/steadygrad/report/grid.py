@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from steadygrad.report.charts import AFTER, POINTS, Line, _figure, _panel
-from steadygrad.report.page import _document, _head, _section, _table
+from steadygrad.report.document import document, head, section, table
+from steadygrad.report.panel import AFTER, Line, Style, figure, panel
 from steadygrad.report.tables import Sheet
 
 __all__ = ["curves_of_scores", "sheets_page"]
 
-OTHER = ("var(--sg-band, currentColor)", "1 3")
+OTHER: Style = ("var(--sg-band, currentColor)", "1 3")
+POINTS = 100  # many lines share a panel
 Curve = Sequence[tuple[float, float]]
 """Share of the training, in [0, 1], and score."""
 
@@ -20,16 +21,16 @@ def curves_of_scores(panels: Mapping[str, tuple[Curve, Sequence[Curve]]]) -> str
     drawn = []
     for title, (best, others) in panels.items():
         lines = [Line("other", OTHER, _thinned(curve)) for curve in others] + [Line("best", AFTER, _thinned(best))]
-        drawn.append(_panel(title, lines, ("start", "end of training"), linear=True))
-    return _figure(drawn, ["validation accuracy"], ["Solid: the best configuration; dotted: the others."])
+        drawn.append(panel(title, lines, ("start", "end of training"), linear=True))
+    return figure(drawn, ["validation accuracy"], ["Solid: the best configuration; dotted: the others."])
 
 
 def sheets_page(title: str, sentence: str, sections: Mapping[str, Sheet | str]) -> str:
     """Return a page of tables and figures under their headings."""
-    parts = [_section(name, _table(item) if isinstance(item, Sheet) else item) for name, item in sections.items()]
-    return _document(title, [_head(title, True, sentence), *parts])
+    parts = [section(name, table(item) if isinstance(item, Sheet) else item) for name, item in sections.items()]
+    return document(title, [head(title, True, sentence), *parts])
 
 
 def _thinned(curve: Curve) -> tuple[tuple[float, float | None, str], ...]:
-    step = -(-len(curve) // (POINTS // 4)) or 1  # many lines share a panel
+    step = -(-len(curve) // POINTS) or 1
     return tuple((x, y, "") for x, y in [*curve[:-1:step], *curve[-1:]])

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from steadygrad.records import Diagnosis, Finding, Prescription, Severity, Trial, Verdict
 from steadygrad.report.tables import layer_name, number, plain
 
-__all__ = ["FINDINGS_SHOWN", "VERDICTS", "facts", "headline", "left_out", "recommendation", "tried", "where"]
+__all__ = [
+    "FINDINGS_SHOWN",
+    "VERDICTS",
+    "alarm_headline",
+    "facts",
+    "headline",
+    "left_out",
+    "recommendation",
+    "tried",
+    "where",
+]
 
 FINDINGS_SHOWN = 50  # a network of 10,000 sick layers must still fit a page
 
@@ -22,11 +32,21 @@ VERDICTS = {
 
 def headline(diagnosis: Diagnosis) -> str:
     """Return the diagnosis in a few words, as ``2 findings: 1 error, 1 warning``."""
-    tally = Counter(finding.severity for finding in diagnosis.findings)
-    parts = [_count(tally[severity], severity.label) for severity in sorted(Severity, reverse=True) if tally[severity]]
+    parts = _tally(diagnosis.findings)
     if diagnosis.healthy:
         return f"Healthy: {parts[0]}, no warning" if parts else "Healthy: no findings"
     return f"{_count(len(diagnosis.findings), 'finding')}: {', '.join(parts)}" if len(parts) > 1 else parts[0]
+
+
+def alarm_headline(findings: Sequence[Finding]) -> str:
+    """Return the alarms of a run in a few words, as ``2 alarms: 1 error, 1 note``."""
+    return f"{_count(len(findings), 'alarm')}: {', '.join(_tally(findings))}" if findings else "No alarms"
+
+
+def _tally(findings: Sequence[Finding]) -> list[str]:
+    """Return how many there are of each severity, worst first."""
+    tally = Counter(finding.severity for finding in findings)
+    return [_count(tally[severity], severity.label) for severity in sorted(Severity, reverse=True) if tally[severity]]
 
 
 def where(diagnosis: Diagnosis) -> str:

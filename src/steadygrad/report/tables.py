@@ -6,7 +6,7 @@ Everything that a user may have named (layers, messages, reasons) passes through
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -126,19 +126,22 @@ def layer_name(name: str, limit: int = 80) -> str:
     return plain(name, limit) or "(model)"
 
 
-def layer_sheet(observation: Observation, blueprint: Blueprint, guilty: str | None = None, limit: int = 40) -> Sheet:
-    """Return one row a layer call, in execution order; the guilty layer is marked."""
-    kinds = {layer.name: layer.kind for layer in blueprint.layers}
+def layer_sheet(
+    observation: Observation, blueprint: Blueprint | None, guilty: str | None = None, limit: int = 40
+) -> Sheet:
+    """Return one row a layer call, in execution order; the guilty layer is marked. Kinds need the blueprint."""
+    kinds = {layer.name: layer.kind for layer in blueprint.layers} if blueprint else None
     titles = ("output rms", "signal", "gradient rms", "weight rms", "weight grad rms", "update ratio")
-    columns = (Column("layer"), Column("kind"), *(Column(title, numeric=True) for title in titles))
-    rows = [_layer_row(stats, kinds.get(stats.name, NOTHING), guilty) for stats in observation.layers]
+    named = (Column("layer"),) if kinds is None else (Column("layer"), Column("kind"))
+    columns = (*named, *(Column(title, numeric=True) for title in titles))
+    rows = [_layer_row(stats, kinds, guilty) for stats in observation.layers]
     return Sheet(columns, thin(rows, limit), mark="guilty layer")
 
 
-def _layer_row(stats: LayerStats, kind: str, guilty: str | None) -> Row:
+def _layer_row(stats: LayerStats, kinds: Mapping[str, str] | None, guilty: str | None) -> Row:
     cells = (
         layer_name(stats.name),
-        plain(kind, 40),
+        *(() if kinds is None else (plain(kinds.get(stats.name, NOTHING), 40),)),
         _rms(stats.output),
         number(stats.signal),
         _rms(stats.output_grad),
