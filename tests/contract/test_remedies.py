@@ -78,7 +78,7 @@ class Functional(nn.Module):
         self.first, self.second, self.out = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(F.tanh(self.second(F.relu(self.first(x)))))
+        return self.out(F.elu(self.second(F.relu(self.first(x)))))
 
 
 def functions(dtype: torch.dtype = torch.float32) -> TrainingSetup:

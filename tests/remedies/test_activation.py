@@ -104,11 +104,16 @@ def test_functions_are_answered_by_the_new_activation(make_setup, to: str) -> No
     assert dict(vars(model)) == entries
 
 
-def test_answered_functions_compile_and_export(make_setup) -> None:
-    treated = activation(to="gelu")(make_setup(Functional()))
+@pytest.mark.parametrize(("function", "whole"), [(F.elu, True), (F.tanh, False), (torch.sigmoid, False)])
+def test_answered_functions_compile_and_export(make_setup, function, whole: bool) -> None:
+    class Calling(Functional):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(function(self.second(F.relu(self.first(x)))))
+
+    treated = activation(to="gelu")(make_setup(Calling()))
     model, x = treated.model, treated.train[0]
     torch._dynamo.reset()
-    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=whole, backend="eager")
     assert torch.equal(compiled(x), model(x))
     exported = torch.export.export(model, (x,)).module()
     assert torch.equal(exported(x), model(x))

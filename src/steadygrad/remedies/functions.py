@@ -14,6 +14,10 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["AnsweredForward", "AnsweredFunctions"]
 
 
+# torch.compile (2.13) passes F.tanh and F.sigmoid by any function mode: a forward that may call them is not compiled.
+_UNSEEN = frozenset({"tanh", "sigmoid"})
+
+
 class AnsweredFunctions:
     """What a plan puts in place of a module's ``forward``: calls of some functions are answered by one of its children.
 
@@ -41,13 +45,21 @@ class AnsweredForward:
         self._arguments = owner, names, child
         self._owner = owner
         self._child = child
+        self._unseen = not _UNSEEN.isdisjoint(names)
         self._functions = tuple(_functions(names))
         self._in_place = tuple(_functions(tuple(f"{name}_" for name in names)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the forward of the module's class."""
+        return self._run_uncompiled(*args, **kwargs) if self._unseen else self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         with _Answering(self._functions, self._in_place, getattr(self._owner, self._child)):
             return type(self._owner).forward(self._owner, *args, **kwargs)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # untyped in torch
+    def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
 
     def __reduce__(self) -> Any:  # not all of torch's functions can be pickled
         return type(self), self._arguments
