@@ -103,8 +103,7 @@ class _Factory:
         name="centered_updates",
         treats=(Symptom.VANISHING, Symptom.EXPLODING, Symptom.LEARNING_RATE),
         site=Site.OPTIMIZER,
-        summary="Adam on centered gradients, each layer's rate set so that a step changes its output by a like share, "
-        "1/L of it in each of L hidden layers.",
+        summary="Adam on centered gradients, with rates that let all layers share alike in a step's effect.",
         formula="G <- G - g mu'; lr_W = lr s / (l n E|x - mu|), lr_b = lr s / l for outputs of deviation s, n inputs x "
         "of mean mu, l = L in hidden layers, 1 in the first and the last; b <- b - dW mu",
         not_for="Signals that are lost on the way: initialize with method='isometric' first.",

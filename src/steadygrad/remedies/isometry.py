@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import torch
@@ -113,6 +114,11 @@ def isometric_(setup: TrainingSetup, batch: Batch | None = None) -> None:
 def _rescale_states(module: nn.RNN, args: tuple[Tensor, ...]) -> None:
     """Rescale both maps, so that pre-activations get and keep the deviation that suits the number of time steps."""
     x = args[0]
+    if not isinstance(x, Tensor) or x.dim() != 3:
+        raise NotApplicableError(
+            f"isometric: expected batches of sequences of shape (samples, steps, features), got {type(x).__name__} at "
+            f"{module}. Use method='orthogonal_recurrent'."
+        )
     time, samples = (1, 0) if module.batch_first else (0, 1)
     weight = module.get_parameter("weight_ih_l0")
     std = depth_std("tanh", x.shape[time])
@@ -135,7 +141,7 @@ def _fits(module: nn.Module) -> bool:
 
 
 def _growth(activation: Activation, std: float) -> float:
-    return math.log(chi(activation, std, centered=True))
+    return math.log(max(chi(activation, std, centered=True), sys.float_info.min))  # steps have slope 0
 
 
 def _key(place: Place) -> str:
