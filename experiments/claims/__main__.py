@@ -24,7 +24,7 @@ from experiments.claims.verdict import Answer
 from steadygrad.errors import SteadygradError
 from steadygrad.training import Executor, Processes, Serial
 
-SEEDS, QUICK_SEEDS = 5, 2
+QUICK_SEEDS = 2
 
 Unit = tuple[str, int, bool]
 """Name of a claim, seed, whether in the quick form."""
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, print the verdicts, and write the page of the docs."""
     options = _options(arguments)
     names = _chosen(options.only)
-    seeds = range(options.seeds or (QUICK_SEEDS if options.quick else SEEDS))
+    seeds = range(options.seeds or (QUICK_SEEDS if options.quick else page.SEEDS))
     session = Session(options.machine, {name: fingerprint(name) for name in names})
     found = {name: [] if options.quick or options.again else results.load(name) for name in names}
     units = [
@@ -76,7 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these claims only")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is kept")
-    parser.add_argument("--seeds", type=int, help=f"number of seeds, at least 2 (default {SEEDS})")
+    parser.add_argument("--seeds", type=int, help=f"number of seeds, at least 2 (default {page.SEEDS})")
     parser.add_argument("--workers", type=int, help="processes (default one a core; 1 is this one)")
     parser.add_argument("--again", action="store_true", help="measure also what is measured already")
     parser.add_argument("--machine", default=f"{os.cpu_count()} cores, {platform.machine()}", help="named in the docs")

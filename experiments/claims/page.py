@@ -14,6 +14,7 @@ from experiments.claims.verdict import Answer, Condition, Ruling, Verdict
 from steadygrad.records.serial import write_whole
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
+SEEDS = 5  # fewer decide nothing
 HEAD = """# The articles' claims, tested
 
 Five articles about vanishing and exploding gradients stood at the start of this project. Each claim of theirs that can
@@ -43,16 +44,19 @@ def text() -> str:
     judged = {
         name: (claim, found, claim.judge([result.numbers for result in found]))
         for name, (claim, found) in tried.items()
-        if found
+        if len(found) >= SEEDS
     }
     order = sorted(judged, key=lambda name: list(Ruling).index(judged[name][2].ruling))
     sections = "".join(_section(name, *judged[name]) for name in order)
-    return HEAD + _how([found for _, found, _ in judged.values()]) + _summary(order, judged) + _articles() + sections
+    missing = [name for name in tried if name not in judged]
+    how = _how([found for _, found, _ in judged.values()], missing)
+    return HEAD + how + _summary(order, judged) + _articles() + sections
 
 
-def _how(found: list[list[Result]]) -> str:
+def _how(found: list[list[Result]], missing: list[str]) -> str:
     ran = sorted({f"on {result.machine}, torch {result.torch}, {result.date}" for each in found for result in each})
-    return f"\nMeasured with `python -m experiments.claims` {'; '.join(ran)}.\n"
+    waiting = f"\nStill to be measured, by `make claims`: {', '.join(missing)}.\n" if missing else ""
+    return f"\nMeasured with `python -m experiments.claims` {'; '.join(ran)}.\n{waiting}"
 
 
 def _summary(order: list[str], judged: dict[str, tuple[Claim, list[Result], Verdict]]) -> str:
