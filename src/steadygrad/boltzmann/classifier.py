@@ -46,7 +46,8 @@ class DBNClassifier(ClassifierMixin, Supervised):
         max_norm: Largest norm of each unit's incoming weights; None for no bound.
         clip: Largest global norm of the gradients; None for no bound.
         warm_start: Whether ``fit`` goes on where training stands.
-        callbacks: Called as ``callback(classifier, record)`` after each pass of fine-tuning.
+        callbacks: Called as ``callback(classifier, record)`` after each pass of fine-tuning. If one has a method
+            ``begin(network, optimizer)``, it is called before the first, so that a ``Monitor`` can be attached.
         verbose: Whether to show progress bars.
         random_state: Seed.
 

@@ -283,6 +283,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         settings["random_state"] = self._seed
         template = self._template()
         fitted = {"seed": self._seed, "up_down": self._up_down_done, "features": self.n_features_in_}
+        fitted["whole"] = stack is not None
         names = list(getattr(self, "feature_names_in_", [])) or None
         return tensors, {
             "settings": settings,
@@ -302,10 +303,10 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         dbn._seed, dbn._up_down_done, dbn.n_features_in_ = fitted["seed"], fitted["up_down"], fitted["features"]
         if about["names"]:
             dbn.feature_names_in_ = np.array(about["names"], dtype=object)
-        if kept := under("stack", tensors):
+        if fitted["whole"]:
             dbn.stack_ = Stack.tied([rbm.machine_ for rbm in dbn.rbms_])
             for name, place in dbn.stack_.parameters.items():
-                place.copy_(kept[name])
+                place.copy_(tensors[f"stack.{name}"])
         return dbn
 
 

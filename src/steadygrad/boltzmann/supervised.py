@@ -184,6 +184,9 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         optimizer = tuner.build(network)
         if self._optimizer_state:
             restore_optimizer(optimizer, self._optimizer_state)
+        for callback in self.callbacks or ():
+            if hasattr(callback, "begin"):
+                callback.begin(network, optimizer)
         with progress("fine-tuning", stop, self.verbose) as tell:
             for epoch in range(start or 0, stop):
                 rate = self.learning_rate * (1 - (epoch / stop if start is not None else 0))
