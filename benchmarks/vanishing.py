@@ -1,8 +1,8 @@
 """Do deep sigmoid networks vanish, and does pretraining cure them? Gradient ratio at the start and test error.
 
-    python benchmarks/vanishing.py [--data mnist] [--depths 3 5 8] [--seeds 3] [--rows 20000] [--epochs 10]
+    python benchmarks/vanishing.py [--data mnist] [--depths 3 5 8] [--seeds 3] [--rows 6000] [--epochs 10]
 
-Sigmoid layers of equal width, SGD 0.1 with momentum 0.9, batch 100. Initializations: N(0, 0.01), PyTorch's default,
+Sigmoid layers of equal width, SGD 0.1 with momentum 0.9, batch 50. Initializations: N(0, 0.01), PyTorch's default,
 Xavier, Xavier with gain 4 (right for sigmoid), and greedy pretraining by CD-1. The ratio is RMS of the gradient of the
 first weight over that of the last hidden one, on one batch before training.
 """
@@ -54,7 +54,7 @@ def gradient_ratio(model: nn.Sequential, x: Tensor, y: Tensor, depth: int) -> fl
 def error_after(model: nn.Sequential, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], epochs: int) -> float:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(epochs):
-        for index in torch.randperm(len(train[0])).split(100):
+        for index in torch.randperm(len(train[0])).split(50):
             optimizer.zero_grad()
             F.cross_entropy(model(train[0][index]), train[1][index]).backward()
             optimizer.step()
@@ -67,10 +67,10 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--depths", type=int, nargs="+", default=[3, 5, 8])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--pretrain-epochs", type=int, default=5)
-    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--width", type=int, default=128)
     options = parser.parse_args()
     data = load(options.data)
     train = tuple(part[: options.rows] for part in data.train)

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from steadygrad import Monitor
 from steadygrad.boltzmann import DBN, RBM, DBNClassifier, DBNRegressor
 from steadygrad.boltzmann.energy import Machine
 from steadygrad.boltzmann.likelihood import exact_log_z
@@ -26,7 +27,7 @@ from steadygrad.errors import UsageError
 X = (load_digits().data / 16).astype(np.float32)
 Y = load_digits().target
 QUICK = RBM(n_epochs=5, batch_size=20, method="cd", momentum={0: 0.5, 2: 0.9})
-SMALL = RBM(n_epochs=20, batch_size=10)
+BRIEF = RBM(n_epochs=3, batch_size=10, learning_rate=0.1, method="cd")
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +46,9 @@ def test_sklearns_contract(estimator: DBN, check: object) -> None:
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        DBNClassifier((32, 32), rbm=SMALL, batch_size=10, learning_rate=0.01, random_state=0),
-        DBNClassifier(
-            (32,),
-            rbm=RBM(n_epochs=40, batch_size=10, learning_rate=0.1, method="cd"),
-            method="generative",
-            n_epochs=1,
-            random_state=0,
-        ),
-        DBNRegressor((32, 32), rbm=SMALL, batch_size=10, learning_rate=0.01, random_state=0),
+        DBNClassifier((16,), rbm=BRIEF, n_epochs=10, batch_size=10, learning_rate=0.03, random_state=0),
+        DBNClassifier((16,), rbm=clone(BRIEF).set_params(n_epochs=20), method="generative", n_epochs=1, random_state=0),
+        DBNRegressor((16,), rbm=BRIEF, n_epochs=10, batch_size=10, learning_rate=0.03, random_state=0),
     ]
 )
 def test_sklearns_contract_of_predictors(estimator: DBNClassifier, check: object) -> None:
@@ -170,6 +165,38 @@ def test_a_classifier_learns_resumes_and_saves(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         straight.to_sequential()(torch.from_numpy(X)).softmax(1).detach(), straight.predict_proba(X), atol=1e-5
     )
+
+
+def test_a_monitor_follows_fine_tuning() -> None:
+    class Watch:
+        def begin(self, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+            self.monitor = Monitor(network, optimizer, every=1).attach()
+
+        def __call__(self, classifier: DBNClassifier, record: dict[str, float]) -> None:
+            if record["epoch"] == classifier.n_epochs:
+                self.monitor.detach()
+
+    watch = Watch()
+    settings = {"rbm": QUICK, "n_epochs": 2, "batch_size": 100, "random_state": 0}
+    watched = DBNClassifier((16,), callbacks=[watch], **settings).fit(X[:400], Y[:400])
+    ratios = watch.monitor.history.column("update_ratio")
+    assert len(ratios) == 8
+    assert np.isfinite(ratios).any(0).sum() == 2
+    alone = DBNClassifier((16,), **settings).fit(X[:400], Y[:400])
+    np.testing.assert_array_equal(watched.predict_proba(X), alone.predict_proba(X))
+
+
+def test_fine_tuning_goes_on_from_layers_taught_without_classes(tmp_path: Path) -> None:
+    dbn = DBN((64,), rbm=QUICK, random_state=0).fit(X[:1400])
+    dbn.save(tmp_path / "dbn")
+    layer = dbn.to_sequential()[0].weight.clone()
+    settings = {"n_epochs": 30, "batch_size": 10}
+    few = DBNClassifier.from_dbn(DBN.load(tmp_path / "dbn"), **settings).fit(X[:60], Y[:60])
+    assert torch.equal(dbn.to_sequential()[0].weight, layer)
+    alone = DBNClassifier((64,), rbm=QUICK, random_state=0, **settings).fit(X[:60], Y[:60])
+    assert few.score(X[1400:], Y[1400:]) > alone.score(X[1400:], Y[1400:]) + 0.05
+    with pytest.raises(UsageError, match="expected method='discriminative', got 'generative'"):
+        DBNClassifier.from_dbn(dbn, method="generative")
 
 
 def test_labels_at_the_top_classify_and_are_dreamt(tmp_path: Path) -> None:

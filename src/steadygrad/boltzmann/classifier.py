@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -13,9 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from steadygrad.boltzmann.estimator import Callback, draw_seed
+from steadygrad.boltzmann.estimator import draw_seed
 from steadygrad.boltzmann.labels import LabelDBN
-from steadygrad.boltzmann.rbm import RBM
 from steadygrad.boltzmann.sources import ArraySource, Source, StreamSource
 from steadygrad.boltzmann.supervised import Supervised
 from steadygrad.errors import UsageError
@@ -25,6 +25,7 @@ __all__ = ["DBNClassifier"]
 METHODS = ("discriminative", "generative")
 
 
+@dataclass(eq=False, repr=False)
 class DBNClassifier(ClassifierMixin, Supervised):
     """Deep belief network that predicts classes.
 
@@ -36,7 +37,7 @@ class DBNClassifier(ClassifierMixin, Supervised):
             lets the top machine learn labels together with features, which can then be sampled from a label; its
             ``n_epochs`` are passes of the up-down algorithm.
         n_epochs: Passes of fine-tuning.
-        batch_size: Rows a step of fine-tuning.
+        batch_size: Rows a step of fine-tuning; None is 100, or less where a pass would hold fewer than 100 steps.
         learning_rate: Of fine-tuning; it falls to 0 in a straight line.
         optimizer: ``"adam"`` or ``"sgd"`` (momentum 0.9).
         weight_decay: L2 penalty of fine-tuning.
@@ -45,7 +46,8 @@ class DBNClassifier(ClassifierMixin, Supervised):
         max_norm: Largest norm of each unit's incoming weights; None for no bound.
         clip: Largest global norm of the gradients; None for no bound.
         warm_start: Whether ``fit`` goes on where training stands.
-        callbacks: Called as ``callback(classifier, record)`` after each pass of fine-tuning.
+        callbacks: Called as ``callback(classifier, record)`` after each pass of fine-tuning. If one has a method
+            ``begin(network, optimizer)``, it is called before the first, so that a ``Monitor`` can be attached.
         verbose: Whether to show progress bars.
         random_state: Seed.
 
@@ -60,44 +62,7 @@ class DBNClassifier(ClassifierMixin, Supervised):
         Hinton, Osindero, Teh 2006 (generative); Hinton and Salakhutdinov 2006 (discriminative).
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
-        *,
-        rbm: RBM | None = None,
-        method: str = "discriminative",
-        n_epochs: int = 20,
-        batch_size: int = 100,
-        learning_rate: float = 1e-3,
-        optimizer: str = "adam",
-        weight_decay: float = 0.0,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        max_norm: float | None = None,
-        clip: float | None = 1.0,
-        warm_start: bool = False,
-        callbacks: Sequence[Callback] | None = None,
-        verbose: bool = False,
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            rbm=rbm,
-            n_epochs=n_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            dropout=dropout,
-            input_dropout=input_dropout,
-            max_norm=max_norm,
-            clip=clip,
-            warm_start=warm_start,
-            callbacks=callbacks,
-            verbose=verbose,
-            random_state=random_state,
-        )
-        self.method = method
+    method: str = field(default="discriminative", kw_only=True)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Pretrain on the data, then fine-tune with the classes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from steadygrad.boltzmann.gibbs import gibbs
 from steadygrad.boltzmann.likelihood import Likelihood
 from steadygrad.boltzmann.network import to_sequential
 from steadygrad.boltzmann.rbm import RBM
-from steadygrad.boltzmann.sources import ArraySource, Source
+from steadygrad.boltzmann.sources import ArraySource, Source, usual_batch
 from steadygrad.boltzmann.stack import Stack, up_down
 from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import UsageError
@@ -32,6 +33,7 @@ _LAYER_SEEDS = 104729  # apart, so that layers do not share random numbers
 _BLOCK = 1024
 
 
+@dataclass(eq=False, repr=False)
 class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Deep belief network.
 
@@ -63,24 +65,14 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         ((200, 4), 4)
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
-        *,
-        rbm: RBM | None = None,
-        up_down_epochs: int = 0,
-        up_down_rate: float = 0.01,
-        warm_start: bool = False,
-        verbose: bool = False,
-        random_state: Any = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.rbm = rbm
-        self.up_down_epochs = up_down_epochs
-        self.up_down_rate = up_down_rate
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.random_state = random_state
+    hidden_layer_sizes: Sequence[int] = (256, 256)
+    _: KW_ONLY
+    rbm: RBM | None = None
+    up_down_epochs: int = 0
+    up_down_rate: float = 0.01
+    warm_start: bool = False
+    verbose: bool = False
+    random_state: Any = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -125,6 +117,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         whole("up_down_epochs", self.up_down_epochs, least=0)
         source = self._read(X, reset=not goes_on)
         if not goes_on:
+            self._rows = len(source) if isinstance(source, ArraySource) else None
             self._seed = draw_seed(self.random_state)
             self._up_down_done = 0
             self.rbms_: list[RBM] = []
@@ -144,7 +137,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return self.rbms_[number].set_params(warm_start=True, n_epochs=self._template().n_epochs)
 
     def _template(self) -> RBM:
-        return self.rbm if self.rbm is not None else default_layer()
+        return self.rbm if self.rbm is not None else default_layer(self._rows)
 
     def _fit_layers(self, source: Source, count: int, folder: Path) -> Source:
         """Fit the first ``count`` layers and return the data as the last but one gives them."""
@@ -290,6 +283,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         settings["random_state"] = self._seed
         template = self._template()
         fitted = {"seed": self._seed, "up_down": self._up_down_done, "features": self.n_features_in_}
+        fitted["whole"] = stack is not None
         names = list(getattr(self, "feature_names_in_", [])) or None
         return tensors, {
             "settings": settings,
@@ -309,16 +303,16 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         dbn._seed, dbn._up_down_done, dbn.n_features_in_ = fitted["seed"], fitted["up_down"], fitted["features"]
         if about["names"]:
             dbn.feature_names_in_ = np.array(about["names"], dtype=object)
-        if kept := under("stack", tensors):
+        if fitted["whole"]:
             dbn.stack_ = Stack.tied([rbm.machine_ for rbm in dbn.rbms_])
             for name, place in dbn.stack_.parameters.items():
-                place.copy_(kept[name])
+                place.copy_(tensors[f"stack.{name}"])
         return dbn
 
 
-def default_layer() -> RBM:
-    """Return the settings of a layer where none are given."""
-    return RBM(method="cd", momentum={0: 0.5, 5: 0.9})
+def default_layer(rows: int | None = None) -> RBM:
+    """Return the settings of a layer where none are given, for so many rows."""
+    return RBM(method="cd", momentum={0: 0.5, 5: 0.9}, batch_size=usual_batch(rows))
 
 
 def _as_data(source: Source) -> Any:

@@ -16,6 +16,8 @@ from steadygrad.boltzmann.layers import resolve
 from steadygrad.boltzmann.rbm import RBM
 from steadygrad.boltzmann.sources import ArraySource, moments_of
 from steadygrad.boltzmann.stack import Stack, up_down
+from steadygrad.diagnosis.contrastive import judge_machine
+from steadygrad.records import Finding
 
 __all__ = ["LabelDBN"]
 
@@ -45,6 +47,12 @@ class LabelDBN:
     def device(self) -> torch.device:
         """Where the model lies."""
         return self.stack.top.weight.device
+
+    @property
+    def findings_(self) -> list[Finding]:
+        """What the records of all layers show."""
+        below = [] if self.lower is None else self.lower.findings_
+        return below + judge_machine(self.top.history_, "top")
 
     def pretrain(self, source: ArraySource, labels: np.ndarray) -> None:
         """Train greedily what has not been trained yet."""

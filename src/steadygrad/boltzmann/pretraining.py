@@ -12,7 +12,7 @@ from steadygrad.boltzmann.layers import new_machine, resolve, start_visible
 from steadygrad.boltzmann.learning import Learner
 from steadygrad.boltzmann.network import linear_of
 from steadygrad.boltzmann.precision import resolve_precision
-from steadygrad.boltzmann.sources import ArraySource, moments_of
+from steadygrad.boltzmann.sources import ArraySource, moments_of, usual_batch
 from steadygrad.boltzmann.units import Bernoulli
 from steadygrad.errors import NotApplicableError
 from steadygrad.records import Symptom
@@ -23,8 +23,6 @@ from steadygrad.training.forward import input_tensors
 
 __all__ = ["pretrain_", "pretraining"]
 
-_LARGEST_BATCH = 100
-_BATCHES = 100  # at least so many updates a pass where there are rows enough
 _FIRST_RATE = 0.1
 _FIRST_REAL_RATE = 0.01  # real units have no bounds, Hinton 2010, sec. 13.2
 _MOMENTUM = (0.5, 0.8)  # in the first pass and after it, Hinton 2010, sec. 9; without it deep layers stay near 0
@@ -47,7 +45,7 @@ def pretrain_(model: nn.Sequential, rows: Tensor, epochs: int = 5, seed: int = 0
         Hinton and Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006.
     """
     pairs = _pairs(model)
-    size = min(_LARGEST_BATCH, max(10, len(rows) // _BATCHES))
+    size = usual_batch(len(rows))
     for number, linear in enumerate(pairs):
         source = ArraySource(rows.cpu().numpy())
         moments = moments_of(source)

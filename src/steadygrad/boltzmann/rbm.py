@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +37,7 @@ _RECENT = 10  # batches whose hidden units are looked at after an epoch
 _EPOCH_SEEDS = 7919  # apart, so that epochs of neighboring seeds do not share an order
 
 
+@dataclass(eq=False, repr=False)
 class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     """Restricted Boltzmann machine.
 
@@ -87,58 +89,31 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         ((200, 3), True)
     """
 
-    def __init__(
-        self,
-        n_components: int = 256,
-        *,
-        visible: str | Spec = "auto",
-        hidden: str = "bernoulli",
-        method: str = "pcd",
-        k: int = 1,
-        replicas: int = 10,
-        learning_rate: Schedule | None = None,
-        momentum: Schedule = 0.0,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        sparsity_target: float | None = None,
-        sparsity_cost: float = 0.1,
-        centering: bool = True,
-        n_epochs: int = 10,
-        batch_size: int = 100,
-        precision: str = "auto",
-        device: str | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        patience: int = 3,
-        warm_start: bool = False,
-        callbacks: Sequence[Callback] | None = None,
-        verbose: bool = False,
-        random_state: Any = None,
-    ) -> None:
-        self.n_components = n_components
-        self.visible = visible
-        self.hidden = hidden
-        self.method = method
-        self.k = k
-        self.replicas = replicas
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.l1 = l1
-        self.sparsity_target = sparsity_target
-        self.sparsity_cost = sparsity_cost
-        self.centering = centering
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.precision = precision
-        self.device = device
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.random_state = random_state
+    n_components: int = 256
+    _: KW_ONLY
+    visible: str | Spec = "auto"
+    hidden: str = "bernoulli"
+    method: str = "pcd"
+    k: int = 1
+    replicas: int = 10
+    learning_rate: Schedule | None = None
+    momentum: Schedule = 0.0
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    sparsity_target: float | None = None
+    sparsity_cost: float = 0.1
+    centering: bool = True
+    n_epochs: int = 10
+    batch_size: int = 100
+    precision: str = "auto"
+    device: str | None = None
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    patience: int = 3
+    warm_start: bool = False
+    callbacks: Sequence[Callback] | None = None
+    verbose: bool = False
+    random_state: Any = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

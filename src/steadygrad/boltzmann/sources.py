@@ -12,8 +12,9 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["ArraySource", "Moments", "Source", "StreamSource", "is_stream", "moments_of"]
+__all__ = ["ArraySource", "Moments", "Source", "StreamSource", "is_stream", "moments_of", "usual_batch"]
 
+_BATCH, _LEAST_BATCH, _UPDATES = 100, 10, 100
 _BLOCK = 512  # rows at a time where order does not matter; a block of images stays in the cache
 
 
@@ -191,6 +192,11 @@ def moments_of(source: Source) -> Moments:
     if not rows:
         raise UsageError("data: expected at least one row, got none. Pass data of one row or more.")
     return Moments(rows, mean, squares / rows, low, high)
+
+
+def usual_batch(rows: int | None) -> int:
+    """Return 100, or fewer where a pass over so many rows would hold under 100 batches; layers need updates."""
+    return _BATCH if rows is None else min(_BATCH, max(_LEAST_BATCH, rows // _UPDATES))
 
 
 def _first(item: Any) -> Any:

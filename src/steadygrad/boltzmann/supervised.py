@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from steadygrad.boltzmann.estimator import Callback, Estimator, draw_seed, progr
 from steadygrad.boltzmann.finetune import FineTuner, optimizer_tensors, restore_optimizer
 from steadygrad.boltzmann.precision import resolve_device, resolve_precision
 from steadygrad.boltzmann.rbm import RBM
-from steadygrad.boltzmann.sources import ArraySource, Source, StreamSource, is_stream
+from steadygrad.boltzmann.sources import ArraySource, Source, StreamSource, is_stream, usual_batch
 from steadygrad.errors import UsageError
 
 __all__ = ["DBNRegressor", "Supervised"]
@@ -27,45 +28,28 @@ __all__ = ["DBNRegressor", "Supervised"]
 _EPOCH_SEEDS = 7919
 
 
+@dataclass(eq=False, repr=False)
 class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Base of classifier and regressor: pretraining, then a head and backpropagation through all layers."""
 
     _numeric = False
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
-        *,
-        rbm: RBM | None = None,
-        n_epochs: int = 20,
-        batch_size: int = 100,
-        learning_rate: float = 1e-3,
-        optimizer: str = "adam",
-        weight_decay: float = 0.0,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        max_norm: float | None = None,
-        clip: float | None = 1.0,
-        warm_start: bool = False,
-        callbacks: Sequence[Callback] | None = None,
-        verbose: bool = False,
-        random_state: Any = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.rbm = rbm
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.dropout = dropout
-        self.input_dropout = input_dropout
-        self.max_norm = max_norm
-        self.clip = clip
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.random_state = random_state
+    hidden_layer_sizes: Sequence[int] = (256, 256)
+    _: KW_ONLY
+    rbm: RBM | None = None
+    n_epochs: int = 20
+    batch_size: int | None = None
+    learning_rate: float = 2e-3
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    max_norm: float | None = None
+    clip: float | None = 1.0
+    warm_start: bool = False
+    callbacks: Sequence[Callback] | None = None
+    verbose: bool = False
+    random_state: Any = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -138,8 +122,9 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         return self
 
     def _check_settings(self) -> None:
-        for name in ("n_epochs", "batch_size"):
-            whole(name, getattr(self, name))
+        whole("n_epochs", self.n_epochs)
+        if self.batch_size is not None:
+            whole("batch_size", self.batch_size)
         for name in ("dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}: expected a share in [0, 1), got {getattr(self, name)}. Try 0.5.")
@@ -199,6 +184,9 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         optimizer = tuner.build(network)
         if self._optimizer_state:
             restore_optimizer(optimizer, self._optimizer_state)
+        for callback in self.callbacks or ():
+            if hasattr(callback, "begin"):
+                callback.begin(network, optimizer)
         with progress("fine-tuning", stop, self.verbose) as tell:
             for epoch in range(start or 0, stop):
                 rate = self.learning_rate * (1 - (epoch / stop if start is not None else 0))
@@ -218,7 +206,7 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         if isinstance(source, ArraySource):
             assert encoded is not None
-            for numbers, batch in source.numbered(self.batch_size, seed):
+            for numbers, batch in source.numbered(self.batch_size or usual_batch(len(source)), seed):
                 yield batch.to(device), torch.from_numpy(encoded[numbers]).to(device)
             return
         assert isinstance(source, StreamSource)

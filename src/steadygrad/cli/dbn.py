@@ -40,24 +40,27 @@ def fit(
         bool, typer.Option("--generative", help="Learn labels at the top, to be sampled from, instead of a classifier.")
     ] = False,
     method: Annotated[str, typer.Option(help="cd, pcd or pt.")] = "cd",
-    batch_size: Annotated[int, typer.Option(help="Rows an update.")] = 20,
+    batch_size: Annotated[int | None, typer.Option(help="Rows an update; by default 100, fewer for few rows.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to run, as torch names it.")] = None,
     seed: Seed = 0,
     traceback: Traceback = False,
 ) -> None:
     """Pretrain layer by layer, fine-tune with the classes if there are some, and keep the network."""
     from steadygrad.boltzmann import DBN, RBM, DBNClassifier
+    from steadygrad.boltzmann.sources import usual_batch
 
     if not save.parent.is_dir():
         raise UsageError(f"--save: expected a file in an existing folder, got {str(save)!r}.")
     rows, classes, test = read_rows(data, label)
     sizes = _sizes(hidden)
+    batch_size = batch_size or usual_batch(len(rows))
     momentum: Any = {0: 0.5, 5: 0.9} if method == "cd" else 0.0
     rbm = RBM(n_epochs=pretrain_epochs, method=method, momentum=momentum, batch_size=batch_size, device=device)
     screen = console()
     if classes is None or epochs == 0:
         dbn = DBN(sizes, rbm=rbm, random_state=seed, verbose=True).fit(rows)
         dbn.save(save)
+        pretrained = dbn
         screen.print(
             f"{len(rows)} rows; bound on the log-likelihood of the training rows: {dbn.bound(rows[:1000])}",
             soft_wrap=True,
@@ -68,9 +71,12 @@ def fit(
             sizes, rbm=rbm, method=kind, n_epochs=epochs, batch_size=batch_size, random_state=seed, verbose=True
         )
         classifier.fit(rows, classes).save(save)
+        pretrained = classifier.dbn_
         screen.print(f"training error {_error(classifier, rows, classes)}")
         if test is not None:
             screen.print(f"test error {_error(classifier, *test)}")
+    for finding in pretrained.findings_:
+        screen.print(f"{finding.code} {finding.layer}: {finding.message}. {finding.advice}", soft_wrap=True)
     screen.print(f"Network written to {save}", soft_wrap=True, markup=False)
 
 
