@@ -49,7 +49,7 @@ def test_the_commands_run_as_written(folder: Path, checkout: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["clipping", "monitor", "surgery"])
+@pytest.mark.parametrize("page", ["clipping", "lab", "monitor", "surgery"])
 def test_the_blocks_of_a_page_run_as_written(page: str, checkout: Path, tmp_path: Path) -> None:
     text = (checkout / "docs" / f"{page}.md").read_text(encoding="utf-8")
     code = "".join(block["code"] for block in BLOCK.finditer(text))

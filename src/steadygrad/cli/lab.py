@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from steadygrad.cli.loading import load_callable
-from steadygrad.cli.options import Traceback, console
+from steadygrad.cli.options import Device, Traceback, console
 from steadygrad.cli.treat import Workers, check_report, live_progress
 from steadygrad.errors import UsageError
 from steadygrad.lab import Grid, Result, Store, export, mlp, mnist_grid, run
@@ -61,6 +61,7 @@ def run_mnist_grid(
     executor: ExecutorName = Where.PROCESSES,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    device: Device = None,
     report: Report = None,
     traceback: Traceback = False,
 ) -> None:
@@ -76,6 +77,7 @@ def run_mnist_grid(
         epochs,
         validations,
         _values("--seeds", seeds, int),
+        device,
     )
     for optimizer in grid.axes["optimizer"]:  # before workers start: their first sentence would be the same
         mlp(data, train, widths, str(optimizer), batch=max(map(int, _values("--batches", batches, int))))
