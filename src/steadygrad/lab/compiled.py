@@ -29,8 +29,8 @@ class Compiled:
     """One multilayer perceptron, its steps made by :mod:`steadygrad.lab.kernels`.
 
     Built by :meth:`of`, which tells what fits: an ``nn.Sequential`` of ``nn.Linear`` with one kind of ReLU, tanh or
-    sigmoid between, the mean cross-entropy of classes, tensors or arrays in the processor's memory, an optimizer that
-    :func:`~steadygrad.lab.update.rule_of` knows, no scheduler and no metric of its own.
+    sigmoid between, the mean cross-entropy of classes, tensors in the processor's memory, an optimizer that
+    :func:`~steadygrad.lab.update.rule_of` knows, no forward and no metric of its own.
     """
 
     engine = "compiled"
