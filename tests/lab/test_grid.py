@@ -46,7 +46,10 @@ def test_keys_depend_on_values_looks_and_factory_but_not_on_the_order_of_axes() 
         ({"lr": [float("nan")]}, r"^Grid: expected text, finite numbers, .* on axis lr, got nan\. Name what it"),
         ({"lr": [print]}, r"^Grid: expected text, finite numbers, .* on axis lr, got <built-in"),
         ({"lr": [0.1, 0.1]}, r"^Grid: expected each value of axis lr once, got 0\.1 twice"),
-        ({"rate": [0.1]}, r"^Grid: expected axes that the factory takes \(lr, .*\), got rate\. Rename"),
+        (
+            {"rate": [0.1]},
+            r"^Grid: expected an axis for each .* got an unexpected keyword argument 'rate'\. Rename or add",
+        ),
     ],
 )
 def test_a_wrong_axis_is_told(axes: dict, words: str) -> None:
@@ -55,10 +58,12 @@ def test_a_wrong_axis_is_told(axes: dict, words: str) -> None:
 
 
 def test_looks_and_factory_are_checked() -> None:
-    with pytest.raises(UsageError, match=r"^Grid: expected looks to be at least 1, got 0"):
+    with pytest.raises(UsageError, match=r"^Grid: expected looks to be a whole number of at least 1, got 0"):
         Grid(perceptron, {}, looks=0)
     with pytest.raises(UsageError, match=r"^Grid: expected factory to be a function, got int"):
         Grid(3, {})
+    with pytest.raises(UsageError, match="missing a required argument: 'lr'"):
+        Grid(lambda lr: perceptron(lr), {})
 
 
 def test_the_articles_grid_is_the_articles() -> None:

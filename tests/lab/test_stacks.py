@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad.lab import compiled
 from steadygrad.lab.compiled import Compiled
 from steadygrad.lab.stack import Case, Plain, batch_rows
-from steadygrad.lab.update import rule_of
+from steadygrad.lab.update import FusedUpdate, Update, rule_of
 from steadygrad.lab.vmapped import Unstackable, Vmapped, shape_of
 from steadygrad.training import TrainingSetup
 
@@ -83,18 +83,33 @@ def test_settings_of_an_optimizer_are_kept(make: object) -> None:
         lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True),
         lambda p: torch.optim.AdamW(p, lr=0.1),
         lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9),
-        lambda p: torch.optim.SGD([{"params": list(p)[:1]}, {"params": []}], lr=0.1),
+        lambda p: torch.optim.SGD([{"params": [each]} for each in p], lr=0.1),
+        lambda p: torch.optim.SGD(list(p)[:1], lr=0.1),
     ],
 )
 def test_an_optimizer_that_does_more_has_no_rule(make: object) -> None:
-    assert rule_of(make([nn.Parameter(torch.zeros(2))])) is None
+    assert rule_of(optimized(make).setup) is None
 
 
-def test_a_hook_on_the_optimizer_is_not_forgotten() -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
-    assert rule_of(optimizer) is not None
-    optimizer.register_step_pre_hook(lambda *_: None)
-    assert rule_of(optimizer) is None
+def test_a_hook_on_the_optimizer_and_a_scheduler_are_not_forgotten() -> None:
+    def hooked(parameters: object) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        optimizer.register_step_pre_hook(lambda *_: None)
+        return optimizer
+
+    assert rule_of(optimized(VARIANTS["adam"]).setup) is not None
+    assert rule_of(optimized(hooked).setup) is None
+    assert rule_of(optimized(VARIANTS["adam"], scheduler=torch.optim.lr_scheduler.ConstantLR).setup) is None
+
+
+def test_the_update_in_compiled_code_is_that_of_torch() -> None:
+    rules = [rule_of(optimized(make).setup) for make in VARIANTS.values()]
+    states = [torch.rand(5, 40, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    once, twice = ([state.clone() for state in states] for _ in range(2))
+    Update(rules, states[0])(3, *once)
+    FusedUpdate(rules, states[0])(3, *twice)
+    for place in (0, 2, 3):
+        torch.testing.assert_close(once[place], twice[place])
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
@@ -214,7 +229,7 @@ def test_only_what_the_kernel_knows_is_compiled(monkeypatch: pytest.MonkeyPatch)
     ]
     for change in others:
         assert Compiled.of(Case(setup.replace(**change), 0)) is None, change
-    monkeypatch.setattr(compiled, "_kernel", lambda: None)
+    monkeypatch.setattr(compiled, "kernels", lambda: None)
     assert Compiled.of(Case(setup, 0)) is None, "without numba"
 
 

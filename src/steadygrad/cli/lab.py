@@ -12,13 +12,14 @@ import typer
 from rich.text import Text
 
 from steadygrad.cli.loading import load_callable
-from steadygrad.cli.options import Traceback, console
+from steadygrad.cli.options import Device, Traceback, console
 from steadygrad.cli.treat import Workers, check_report, live_progress
 from steadygrad.errors import UsageError
 from steadygrad.lab import Grid, Result, Store, export, mlp, mnist_grid, run
 from steadygrad.lab.article import OPTIMIZERS
 from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
+from steadygrad.lab.update import kernels
 from steadygrad.report.text import sheet_table
 from steadygrad.training import Executor, Processes, Serial
 
@@ -61,6 +62,7 @@ def run_mnist_grid(
     executor: ExecutorName = Where.PROCESSES,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    device: Device = None,
     report: Report = None,
     traceback: Traceback = False,
 ) -> None:
@@ -76,10 +78,12 @@ def run_mnist_grid(
         epochs,
         validations,
         _values("--seeds", seeds, int),
+        device,
     )
     for optimizer in grid.axes["optimizer"]:  # before workers start: their first sentence would be the same
         mlp(data, train, widths, str(optimizer), batch=max(map(int, _values("--batches", batches, int))))
-    _run(grid, store, _executor(executor, workers, ray_address), report, "optimizer")
+    # Compiled runs gain nothing from company, and a single one is little to lose.
+    _run(grid, store, _executor(executor, workers, ray_address), report, "optimizer", together=1 if kernels() else 5)
 
 
 @app.command("run")
@@ -135,14 +139,14 @@ def _executor(where: Where, workers: int | None, address: str | None) -> Executo
     return Serial() if where is Where.HERE else Processes(workers)
 
 
-def _run(grid: Grid, path: Path, executor: Executor, report: Path | None, by: str) -> None:
+def _run(grid: Grid, path: Path, executor: Executor, report: Path | None, by: str, together: int = 5) -> None:
     if report is not None:
         check_report(report, (".html",))
     screen = console()
     with Store(path) as store:
         try:
             with live_progress() as progress:
-                results = run(grid, store, executor, lambda done, total: progress("training", done, total))
+                results = run(grid, store, executor, lambda done, total: progress("training", done, total), together)
         except KeyboardInterrupt:
             screen.print(f"{len(store):,} runs are stored in {path}. Run the same again to resume.", soft_wrap=True)
             raise

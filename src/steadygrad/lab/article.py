@@ -34,6 +34,7 @@ def mlp(
     decay: float = 0.0,
     epochs: int = 50,
     seed: int = 0,
+    device: str | None = None,
 ) -> tuple[TrainingSetup, Data]:
     """Return a ReLU perceptron in torch's own initialization with its data, and the data's test part.
 
@@ -50,6 +51,7 @@ def mlp(
         decay: Weight decay, as an L2 penalty in the gradient.
         epochs: Passes over the training data.
         seed: Seed of the choice of training rows.
+        device: Where to train, by default in the processor's memory; others are untested.
 
     Raises:
         UsageError: If there is no such data set or optimizer, not so many rows, or a width is not a whole number.
@@ -72,6 +74,7 @@ def mlp(
         validation=validation,
         batch_size=batch,
         steps=epochs * (train // batch),
+        device=device,
         seed=seed,
     )
     return setup, test
@@ -88,6 +91,7 @@ def mnist_grid(
     epochs: int = 50,
     validations: int = 10,
     seeds: Sequence[int] = (0,),
+    device: str | None = None,
 ) -> Grid:
     """Return the grid; by default the article's 135 runs, as they stand in its text.
 
@@ -102,8 +106,11 @@ def mnist_grid(
         epochs: Passes.
         validations: Looks at the validation data an epoch; at most one a step.
         seeds: One grid each.
+        device: Where to train; see :func:`mlp`.
     """
+    place: dict[str, Sequence[Value]] = {"device": [device]} if device else {}
     axes: dict[str, Sequence[Value]] = {
+        **place,
         "data": [data],
         "train": [train],
         "widths": [widths],

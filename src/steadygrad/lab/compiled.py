@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix
-from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from steadygrad.lab.stack import Case, batch_rows, next_rows
-from steadygrad.lab.update import Rule, rule_of
-from steadygrad.training import Data, make_optimizer
+from steadygrad.lab.update import Rule, kernels, rule_of
+from steadygrad.training import Data
 
 __all__ = ["Compiled"]
 
@@ -28,11 +26,11 @@ _READ = WeakTensorKeyDictionary()
 
 
 class Compiled:
-    """One multilayer perceptron, its steps made by :mod:`steadygrad.lab.mlp_kernel`.
+    """One multilayer perceptron, its steps made by :mod:`steadygrad.lab.kernels`.
 
     Built by :meth:`of`, which tells what fits: an ``nn.Sequential`` of ``nn.Linear`` with one kind of ReLU, tanh or
-    sigmoid between, the mean cross-entropy of classes, tensors or arrays in the processor's memory, an optimizer that
-    :func:`~steadygrad.lab.update.rule_of` knows, no scheduler and no metric of its own.
+    sigmoid between, the mean cross-entropy of classes, tensors in the processor's memory, an optimizer that
+    :func:`~steadygrad.lab.update.rule_of` knows, no forward and no metric of its own.
     """
 
     engine = "compiled"
@@ -54,9 +52,9 @@ class Compiled:
         """Return the run in compiled code; None if it does not fit or numba is not installed."""
         setup = case.setup
         found = _perceptron(setup.model)
-        if found is None or not _classifies(case, found[0]) or _kernel() is None:
+        if found is None or not _classifies(case, found[0]) or kernels() is None:
             return None
-        rule = rule_of(make_optimizer(setup, setup.model))
+        rule = rule_of(setup)
         return None if rule is None else cls(case, *found, rule)
 
     def advance(self, steps: int) -> Tensor:
@@ -65,7 +63,7 @@ class Compiled:
         if self._ended:
             return torch.full((1, steps), torch.nan, dtype=torch.float64)
         with _libraries().limit(limits=1, user_api="blas"):  # threads cost more than they bring at this size
-            losses = _kernel().advance(
+            losses = kernels().advance(
                 self._inputs,
                 self._targets,
                 rows,
@@ -86,7 +84,7 @@ class Compiled:
         """Return the accuracy of the present weights on ``data``."""
         x, y = data
         with _libraries().limit(limits=1, user_api="blas"):
-            right = _kernel().count_right(
+            right = kernels().count_right(
                 _inputs(x), y.contiguous().numpy(), self._sizes, self._activation, self._weights
             )
         return right / len(y)
@@ -96,6 +94,8 @@ def _inputs(x: Tensor) -> tuple[np.ndarray, ...]:
     """Return the inputs as the kernel reads them: dense, or sparse where most are zero."""
     version, found = _READ.get(x, (None, None))
     if version != x._version:
+        from scipy.sparse import csr_matrix
+
         rows = x.contiguous().numpy()
         sparse = csr_matrix(rows if np.count_nonzero(rows) < MOST_NONZERO * rows.size else (0, 0), dtype=rows.dtype)
         found = (rows[: 0 if sparse.nnz else None], sparse.indptr, sparse.indices, sparse.data)
@@ -133,7 +133,7 @@ def _classifies(case: Case, linears: list[nn.Linear]) -> bool:
         usual = loss.weight is None and loss.reduction == "mean" and not loss.label_smoothing
     else:
         usual = loss is F.cross_entropy
-    if not usual or any((setup.forward, setup.scheduler, setup.metric)):
+    if not usual or setup.forward is not None or setup.metric is not None:
         return False
     if setup.device is not None and torch.device(setup.device).type != "cpu":
         return False
@@ -151,15 +151,7 @@ def _fits(data: Data, linears: list[nn.Linear]) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _kernel() -> Any:
-    """Return the module of the kernel; None without numba."""
-    try:
-        from steadygrad.lab import mlp_kernel
-    except ImportError:
-        return None
-    return mlp_kernel
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController  # here, as scipy below, for the sake of a quick start
 
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
     return ThreadpoolController()

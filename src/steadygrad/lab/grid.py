@@ -51,23 +51,23 @@ class Grid:
     def __post_init__(self) -> None:
         if not callable(self.factory):
             raise UsageError(f"Grid: expected factory to be a function, got {type(self.factory).__name__}.")
-        if self.looks < 1:
-            raise UsageError(f"Grid: expected looks to be at least 1, got {self.looks}.")
+        if not isinstance(self.looks, int) or self.looks < 1:
+            raise UsageError(f"Grid: expected looks to be a whole number of at least 1, got {self.looks!r}.")
         for axis, values in self.axes.items():
             _check_axis(axis, values)
-        unknown = [axis for axis in self.axes if axis != "seed" and not _takes(self.factory, axis)]
-        if unknown:
-            names = ", ".join(inspect.signature(self.factory).parameters) or "it takes none"
+        try:
+            inspect.signature(self.factory).bind(**{axis: None for axis in self.axes if self.passes(axis)})
+        except (TypeError, ValueError) as error:
             raise UsageError(
-                f"Grid: expected axes that the factory takes ({names}), got {', '.join(unknown)}. "
-                "Rename them, or give the factory parameters of these names."
-            )
+                f"Grid: expected an axis for each parameter of the factory without a default, and no others: {error}. "
+                "Rename or add axes, or give the factory parameters of these names."
+            ) from None
         object.__setattr__(self, "name", self.name or _name(self.factory))
 
-    @property
-    def passes_seed(self) -> bool:
-        """Whether the factory takes the seed."""
-        return _takes(self.factory, "seed")
+    def passes(self, axis: str) -> bool:
+        """Whether the factory is called with an axis; it need not take the seed."""
+        parameters = inspect.signature(self.factory).parameters
+        return axis != "seed" or axis in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     def __len__(self) -> int:
         return math.prod(len(values) for values in self.axes.values())
@@ -97,11 +97,6 @@ def _check_axis(axis: str, values: Sequence[Value]) -> None:
     twice = [value for value, count in Counter(map(repr, values)).items() if count > 1]
     if twice:
         raise UsageError(f"Grid: expected each value of axis {axis} once, got {', '.join(twice)} twice.")
-
-
-def _takes(factory: Any, name: str) -> bool:
-    parameters = inspect.signature(factory).parameters
-    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _name(factory: Any) -> str:

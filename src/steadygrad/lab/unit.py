@@ -54,7 +54,7 @@ def _build(grid: Grid, configuration: Configuration) -> Case:
     if not isinstance(seed, int):
         raise UsageError(f"Grid: expected whole numbers on axis seed, got {seed!r}.")
     with seeded(seed):
-        made = grid.factory(**{a: value for a, value in configuration.items() if a != "seed" or grid.passes_seed})
+        made = grid.factory(**{axis: value for axis, value in configuration.items() if grid.passes(axis)})
     setup, test = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(setup, TrainingSetup):
         raise UsageError(
@@ -88,6 +88,8 @@ def _train(stack: Stack, cases: Sequence[Case], looks: int) -> list[Result]:
     results = [Result({}, engine=stack.engine) for _ in cases]
     times = sorted({max(1, round(setup.steps * (look + 1) / looks)) for look in range(looks)})
     for before, now in pairwise([0, *times]):
+        if all(result.diverged for result in results):
+            break
         losses = stack.advance(now - before)
         for run, result in enumerate(results):
             if result.diverged or not bool(losses[run].isfinite().all()):

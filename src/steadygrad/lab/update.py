@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adadelta, Adagrad, Adam, Optimizer, RMSprop
+from torch.optim import SGD, Adadelta, Adagrad, Adam, RMSprop
 
-__all__ = ["KINDS", "Rule", "Update", "rule_of"]
+from steadygrad.training import TrainingSetup, make_optimizer, trainable
+
+__all__ = ["KINDS", "FusedUpdate", "Rule", "Update", "kernels", "rule_of"]
 
 KINDS = (SGD, RMSprop, Adagrad, Adadelta, Adam)  # a rule's code is its place here
 
@@ -38,18 +43,25 @@ class Rule:
     first: float = 0.0
 
 
-def rule_of(optimizer: Optimizer) -> Rule | None:
-    """Return the rule of an optimizer; None if it does anything that a rule does not know.
+def rule_of(setup: TrainingSetup) -> Rule | None:
+    """Return the rule of a set-up's optimizer; None if anything is done that a rule does not know.
 
-    That is: another class, several parameter groups, hooks (as a gradient transform's), a step of its own, RMSprop
-    with momentum, or a setting such as ``nesterov`` or ``amsgrad``.
+    That is: a scheduler, another class, several parameter groups or not all parameters, hooks (as a gradient
+    transform's), a step of its own, RMSprop with momentum, or a setting such as ``nesterov`` or ``amsgrad``.
+
+    Raises:
+        UsageError: If the set-up has no optimizer.
+        SetupError: If its factory fails.
     """
+    optimizer = make_optimizer(setup, setup.model)
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    if type(optimizer) not in KINDS or len(optimizer.param_groups) != 1 or any(hooks) or "step" in vars(optimizer):
+    known = type(optimizer) in KINDS and not any(hooks) and "step" not in vars(optimizer)
+    if not known or setup.scheduler is not None or len(optimizer.param_groups) != 1:
         return None
     group = optimizer.param_groups[0]
     odd = any(value for name, value in group.items() if name not in _CONSTANTS | _IRRELEVANT)
-    if odd or isinstance(group["lr"], Tensor) or (type(optimizer) is RMSprop and group["momentum"]):
+    heavy_ball = type(optimizer) is RMSprop and group["momentum"]
+    if odd or heavy_ball or isinstance(group["lr"], Tensor) or len(group["params"]) != len(trainable(setup.model)):
         return None
     names = {SGD: "momentum", RMSprop: "alpha", Adagrad: "lr_decay", Adadelta: "rho"}
     rates = group["betas"] if type(optimizer) is Adam else (group[names[type(optimizer)]], 0.0)
@@ -82,6 +94,29 @@ class Update:
         """
         for code, part, constants in self._parts:
             _update(code, constants, step, weights[part], gradient[part], first[part], second[part])
+
+
+class FusedUpdate:
+    """The same in compiled code on a processor: one pass over weights and state; needs numba."""
+
+    def __init__(self, rules: Sequence[Rule], like: Tensor) -> None:
+        self._codes = np.array([rule.code for rule in rules])
+        self._constants = np.array([rule.constants for rule in rules])
+
+    def __call__(self, step: int, weights: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> None:
+        """Make step number ``step``, from 1, in place; see :meth:`Update.__call__`."""
+        rows = (tensor.numpy() for tensor in (weights, gradient, first, second))
+        kernels().update_rows(self._codes, self._constants, step, *rows)
+
+
+@lru_cache(maxsize=1)
+def kernels() -> Any:
+    """Return the compiled code; None without numba."""
+    try:
+        from steadygrad.lab import kernels as compiled
+    except ImportError:
+        return None
+    return compiled
 
 
 def _update(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from steadygrad.lab.stack import Case, batch_rows, next_rows
-from steadygrad.lab.update import Rule, Update, rule_of
+from steadygrad.lab.update import FusedUpdate, Update, kernels, rule_of
 from steadygrad.training import (
     Batch,
     Data,
@@ -20,7 +20,6 @@ from steadygrad.training import (
     evaluate,
     floating_dtype,
     is_arrays,
-    make_optimizer,
     move,
     row_count,
     run_batch,
@@ -47,18 +46,23 @@ class Vmapped:
 
     def __init__(self, cases: Sequence[Case]) -> None:
         first = cases[0].setup
-        self._rules = [_rule(case.setup) for case in cases]
+        rules = [rule_of(case.setup) for case in cases]
+        if None in rules:
+            raise Unstackable("its optimizer or scheduler has no stacked form")
+        self._rules = [rule for rule in rules if rule is not None]
         _check_weights([case.setup.model for case in cases])
         order = sorted(range(len(cases)), key=lambda run: self._rules[run].code)  # so that few operations step them all
         self._cases, self._device = cases, device_of(first)
         self._runs = order  # which run each row of the stack is
         self._step = _Step(first).to(self._device).train()
-        self._data = [move(case.setup.train, self._device, floating_dtype(first)) for case in cases]
+        self._shared = len({(case.seed, id(_columns(case.setup.train)[0])) for case in cases}) == 1
+        own = cases[:1] if self._shared else cases
+        moved = [move(case.setup.train, self._device, floating_dtype(first)) for case in own]
+        self._data = moved * len(cases) if self._shared else moved
         self._batches = [
             batch_rows(row_count(data), first.batch_size, case.seed)
             for case, data in zip(cases, self._data, strict=True)
         ]
-        self._shared = len({(case.seed, id(_columns(case.setup.train)[0])) for case in cases}) == 1
         models = [cases[run].setup.model for run in order]
         self._weights = torch.stack([_trained(model) for model in models]).to(self._device)
         kept = [_kept(model) for model in models]
@@ -68,7 +72,9 @@ class Vmapped:
         starts = torch.tensor([self._rules[run].first for run in order]).to(self._weights)
         self._first = starts.unsqueeze(1).repeat(1, self._weights.shape[1])
         self._second, self._done = torch.zeros_like(self._weights), 0
-        self._update = Update([self._rules[run] for run in order], self._weights)
+        fused = self._device.type == "cpu" and kernels() is not None
+        self._make_update = FusedUpdate if fused else Update
+        self._update = self._make_update([self._rules[run] for run in order], self._weights)
         self._gradients = vmap(grad_and_value(self._loss), in_dims=(0, 0, None if self._shared else 0))
         self._probe()
 
@@ -103,7 +109,7 @@ class Vmapped:
         self._runs = [self._runs[row] for row in kept]
         self._weights, self._first, self._second = (x[kept] for x in (self._weights, self._first, self._second))
         self._buffers = {name: stack[kept] for name, stack in self._buffers.items()}
-        self._update = Update([self._rules[run] for run in self._runs], self._weights)
+        self._update = self._make_update([self._rules[run] for run in self._runs], self._weights)
 
     def _batch(self, rows: Sequence[Tensor]) -> Batch:
         """Return the runs' batches as one, or the one that all share."""
@@ -117,11 +123,9 @@ class Vmapped:
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
         """Return one run's row of weights as parameters of the step."""
-        names, shapes = zip(
-            *((name, p.shape) for name, p in self._step.named_parameters() if p.requires_grad), strict=True
-        )
-        parts = weights.split([shape.numel() for shape in shapes])
-        return {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        learned = [(name, p.shape) for name, p in self._step.named_parameters() if p.requires_grad]
+        parts = weights.split([shape.numel() for _, shape in learned])
+        return {name: part.view(shape) for part, (name, shape) in zip(parts, learned, strict=True)}
 
     def _probe(self) -> None:
         """Compare the gradients of a first batch with those of autograd, run by run."""
@@ -154,13 +158,6 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return run_batch(self.setup, self.model, batch).loss
-
-
-def _rule(setup: TrainingSetup) -> Rule:
-    rule = None if setup.scheduler is not None else rule_of(make_optimizer(setup, setup.model))
-    if rule is None:
-        raise Unstackable("its optimizer or scheduler has no stacked form")
-    return rule
 
 
 def _check_weights(models: Sequence[nn.Module]) -> None:

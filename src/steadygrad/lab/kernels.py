@@ -1,10 +1,11 @@
-"""Many steps of one multilayer perceptron as one compiled function; needs numba, which only this file imports.
+"""Compiled code: many steps of one multilayer perceptron as one function, and optimizer steps; needs numba.
 
-What a step costs at a small batch is not the products but walking through the weights for every part of the update and
-calling from Python. Here a span of steps of a run is one call: each layer's weight gradient is used by the update while
-it lies in the cache, the update is one pass over weights and state, and a run's whole state stays in the cache, because
-runs go one after the other. On a processor core that beats a stack of runs as wide products, which are no faster there
-than narrow ones. Inputs that are mostly zeros, as the background of images, are read without them.
+Only this file imports numba. What a step costs at a small batch is not the products but walking through the weights
+for every part of the update and calling from Python. Here a span of steps of a run is one call: each layer's weight
+gradient is used by the update while it lies in the cache, the update is one pass over weights and state, and a run's
+whole state stays in the cache, because runs go one after the other. On a processor core that beats a stack of runs as
+wide products, which are no faster there than narrow ones. Inputs that are mostly zeros, as the background of images,
+are read without them.
 
 Weights are kept as ``(in, out)``, a layer's bias after its weight, all of a run in one row. ``data`` is a tuple of the
 inputs as a dense array of shape ``(rows, features)``, and as starts, columns and values of a sparse one by rows; one of
@@ -16,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["advance", "count_right"]
+__all__ = ["advance", "count_right", "update_rows"]
 
 # Codes of optimizers and activations, as in lab.update and lab.compiled.
 SGD, RMSPROP, ADAGRAD, ADADELTA, ADAM = range(5)
@@ -91,6 +92,13 @@ def count_right(data, targets, sizes, activation, weights):
                 best = unit if logits[sample, unit] > logits[sample, best] else best
             right += finite and best == targets[rows[sample]]
     return right
+
+
+@_compiled
+def update_rows(codes, constants, step, weights, gradient, first, second):
+    """Make one optimizer step of a stack of runs, a row each; see :class:`steadygrad.lab.update.Update`."""
+    for row in range(len(codes)):
+        _update(codes[row], constants[row], step, weights[row], gradient[row], first[row], second[row])
 
 
 @_compiled
