@@ -105,7 +105,7 @@ class Examination:
 def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Examination:
     """Diagnose, and search for a cure if one is needed."""
     setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
-    diagnosis = diagnose(setup, forecast=True)
+    diagnosis = diagnose(given, forecast=True)
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
     assert diagnosis.forecast is not None
     baseline: Trial | None = None
@@ -129,6 +129,12 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     chosen = choose(trials, short, held)
     cost += short.cost + sum(trial.cost for trial in trials)
     trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
+    if chosen is None and baseline is None:  # nothing beats it: is it as good as it gets?
+        baseline, held = _baseline(practice, seed, runner)
+        cost += baseline.cost * (1 if held.reference is None else 2)
+        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+            return ended(Verdict.HEALTHY, [baseline, *trials[1:]])
+        trials[0] = baseline
     scores = (held.reference or -math.inf, *(trial.score for trial in trials))
     if chosen is None and not any(map(held.beyond_luck, scores)):
         runner.notes.append(
