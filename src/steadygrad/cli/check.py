@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from steadygrad import __version__
+from steadygrad.cli.continuous import github, known_in, sarif, settings, without, write_known
 from steadygrad.cli.loading import load_setup
-from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
+from steadygrad.cli.options import Device, Format, Target, Traceback, console, on_device, only_results_on
 from steadygrad.diagnosis import diagnose
 from steadygrad.records import Diagnosis, Severity, to_json, to_plain
 from steadygrad.report.text import diagnosis_text
@@ -25,24 +28,52 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
+class CheckFormat(StrEnum):
+    """How a diagnosis is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
 Codes = Annotated[list[str] | None, typer.Option(help="Rule code or prefix (SG1); repeat it or separate by commas.")]
 
 
 def check(
     target: Target,
-    output: Output = Format.TEXT,
+    output: Annotated[CheckFormat, typer.Option("--format", help="How to print the result.")] = CheckFormat.TEXT,
     select: Codes = None,
     ignore: Codes = None,
     fail_on: Annotated[FailOn, typer.Option(help="From which severity on the exit code is 1.")] = FailOn.WARNING,
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="Make 20 real steps on a copy and say what will become of the training.")
+    ] = False,
+    baseline: Annotated[Path | None, typer.Option(help="A file of known findings, which are left out.")] = None,
+    write_baseline: Annotated[Path | None, typer.Option(help="Write all findings into such a file.")] = None,
     device: Device = None,
     traceback: Traceback = False,
 ) -> None:
     """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer."""
-    with only_results_on(output):
+    configured = settings(Path.cwd())
+    left_out = [code for code in configured.ignore if ":" not in code]
+    known = [code for code in configured.ignore if ":" in code]
+    if (file := baseline or (Path(configured.baseline) if configured.baseline else None)) is not None:
+        known += known_in(file)
+    with only_results_on(Format.TEXT if output is CheckFormat.TEXT else Format.JSON):
         setup = on_device(load_setup(target), device)
-        diagnosis = diagnose(setup, _codes(select), _codes(ignore))
-    if output is Format.JSON:
+        chosen = _codes(select) or list(configured.select)
+        diagnosis = diagnose(setup, chosen, [*_codes(ignore), *left_out], forecast)
+    if write_baseline is not None:
+        write_known(write_baseline, diagnosis)
+    diagnosis = without(diagnosis, known)
+    place = target.rpartition(":")[0]
+    if output is CheckFormat.JSON:
         typer.echo(_json(diagnosis))
+    elif output is CheckFormat.SARIF:
+        typer.echo(sarif(diagnosis, place, __version__))
+    elif output is CheckFormat.GITHUB:
+        typer.echo(github(diagnosis, place))
     else:
         console().print(diagnosis_text(diagnosis))
     worst = max((finding.severity for finding in diagnosis.findings), default=None)

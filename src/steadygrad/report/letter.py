@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from steadygrad.records import Diagnosis, Finding, Prescription, Severity, Trial, Verdict
 from steadygrad.report.tables import layer_name, number, plain
 
-__all__ = ["FINDINGS_SHOWN", "VERDICTS", "facts", "headline", "left_out", "recommendation", "tried", "where"]
+__all__ = [
+    "FINDINGS_SHOWN",
+    "VERDICTS",
+    "facts",
+    "foretold",
+    "headline",
+    "left_out",
+    "recommendation",
+    "tried",
+    "where",
+]
 
 FINDINGS_SHOWN = 50  # a network of 10,000 sick layers must still fit a page
 
@@ -35,6 +45,16 @@ def where(diagnosis: Diagnosis) -> str:
         return ""
     share = "" if diagnosis.confidence is None else f", which alone explains {diagnosis.confidence:.0%} of it"
     return f"The trouble starts at {layer_name(diagnosis.guilty)}{share}."
+
+
+def foretold(diagnosis: Diagnosis) -> str:
+    """Return the forecast in a sentence; empty without one."""
+    told = diagnosis.forecast
+    if told is None:
+        return ""
+    reasons = f": {'; '.join(told.reasons)}" if told.reasons else ""
+    cost = f"{_count(told.steps, 'real step')} on a copy"
+    return f"Forecast: {told.prospect.value}, {told.probability:.0%} likely to fail, after {cost}{reasons}."
 
 
 def facts(diagnosis: Diagnosis) -> str:
