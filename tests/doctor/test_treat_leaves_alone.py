@@ -133,7 +133,7 @@ def test_nothing_is_chosen_on_the_validation_data() -> None:
 
 def test_an_interruption_passes() -> None:
     def progress(stage: str, done: int, total: int) -> None:
-        if stage == "finding learning rates" and done:
+        if stage == "trying prescriptions" and done:
             raise KeyboardInterrupt
 
     before = torch.get_rng_state()

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from steadygrad import __version__
+from steadygrad.cli.continuous import github, known_in, sarif, settings, without, write_known
 from steadygrad.cli.loading import load_setup
-from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
+from steadygrad.cli.options import Device, Format, Target, Traceback, console, on_device, only_results_on
 from steadygrad.cli.treat import check_report
 from steadygrad.diagnosis import RULES, diagnose
 from steadygrad.errors import UsageError
@@ -17,6 +19,7 @@ from steadygrad.monitor.checkpoints import checkpoint_at, load_checkpoint
 from steadygrad.records import Diagnosis, Severity, to_json, to_plain, write_whole
 from steadygrad.report import diagnosis_page
 from steadygrad.report.text import diagnosis_text
+from steadygrad.training import TrainingSetup
 
 __all__ = ["check"]
 
@@ -30,12 +33,21 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
+class CheckFormat(StrEnum):
+    """How a diagnosis is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
 Codes = Annotated[list[str] | None, typer.Option(help="Rule code or prefix (SG1); repeat it or separate by commas.")]
 
 
 def check(
     target: Target,
-    output: Output = Format.TEXT,
+    output: Annotated[CheckFormat, typer.Option("--format", help="How to print the result.")] = CheckFormat.TEXT,
     select: Codes = None,
     ignore: Codes = None,
     fail_on: Annotated[FailOn, typer.Option(help="From which severity on the exit code is 1.")] = FailOn.WARNING,
@@ -48,6 +60,11 @@ def check(
         ),
     ] = None,
     step: Annotated[int | None, typer.Option(help="With --from RUN: at this step or the last one before it.")] = None,
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="Make 20 real steps on a copy and say what will become of the training.")
+    ] = False,
+    baseline: Annotated[Path | None, typer.Option(help="A file of known findings, which are left out.")] = None,
+    write_baseline: Annotated[Path | None, typer.Option(help="Write all findings into such a file.")] = None,
     device: Device = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here (.html).")] = None,
     traceback: Traceback = False,
@@ -57,24 +74,42 @@ def check(
         raise UsageError("--step: expected --from with the folder of a run beside it, got none.")
     if report is not None:
         check_report(report, (".html",))
-    with only_results_on(output):
+    configured = settings(Path.cwd())
+    left_out = [code for code in configured.ignore if ":" not in code]
+    known = [code for code in configured.ignore if ":" in code]
+    if (file := baseline or (Path(configured.baseline) if configured.baseline else None)) is not None:
+        known += known_in(file)
+    if source is not None:
+        left_out.append("SG4")  # how a network was initialized is nothing to ask of one that was trained
+    with only_results_on(Format.TEXT if output is CheckFormat.TEXT else Format.JSON):
         setup = load_setup(target)
         if source is not None:
-            path = checkpoint_at(source, step) if source.is_dir() else source
-            load_checkpoint(setup.model, path)
-            typer.echo(f"parameters from {path}", err=True)
-        # How a network was initialized is nothing to ask of one that was trained.
-        ignored = _codes(ignore) + (["SG4"] if source is not None else [])
-        diagnosis = diagnose(on_device(setup, device), _codes(select), ignored)
+            _load_from(source, step, setup)
+        chosen = _codes(select) or list(configured.select)
+        diagnosis = diagnose(on_device(setup, device), chosen, [*_codes(ignore), *left_out], forecast)
+    if write_baseline is not None:
+        write_known(write_baseline, diagnosis)
+    diagnosis = without(diagnosis, known)
     if report is not None:
         write_whole(report, diagnosis_page(diagnosis, RULES))
-    if output is Format.JSON:
+    place = target.rpartition(":")[0]
+    if output is CheckFormat.JSON:
         typer.echo(_json(diagnosis))
+    elif output is CheckFormat.SARIF:
+        typer.echo(sarif(diagnosis, place, __version__))
+    elif output is CheckFormat.GITHUB:
+        typer.echo(github(diagnosis, place))
     else:
         console().print(diagnosis_text(diagnosis))
     worst = max((finding.severity for finding in diagnosis.findings), default=None)
     if worst is not None and fail_on is not FailOn.NEVER and worst >= Severity[fail_on.name]:
         raise typer.Exit(1)
+
+
+def _load_from(source: Path, step: int | None, setup: TrainingSetup) -> None:
+    path = checkpoint_at(source, step) if source.is_dir() else source
+    load_checkpoint(setup.model, path)
+    typer.echo(f"parameters from {path}", err=True)
 
 
 def _json(diagnosis: Diagnosis) -> str:

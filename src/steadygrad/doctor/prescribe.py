@@ -181,6 +181,8 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ..
 def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
     """Return the learning rate at which the first step would have a healthy size, where it has none."""
     lr = diagnosis.blueprint.optimizer_settings.get("lr", 0.0)
+    if any(finding.symptom is Symptom.DATA for finding in diagnosis.findings):
+        return None  # steps are of another size once the data are scaled
     for finding in diagnosis.findings:
         ratio = finding.evidence.get("update_ratio", 0.0)
         if finding.symptom is Symptom.LEARNING_RATE and ratio > 0 and lr > 0:

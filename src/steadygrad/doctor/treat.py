@@ -105,7 +105,7 @@ class Examination:
 def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Examination:
     """Diagnose, and search for a cure if one is needed."""
     setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
-    diagnosis = diagnose(setup, forecast=True)
+    diagnosis = diagnose(given, forecast=True)
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
     assert diagnosis.forecast is not None
     baseline: Trial | None = None
@@ -118,8 +118,8 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
     prospect = diagnosis.forecast.prospect
     if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
-        baseline, held = _baseline(practice, seed, runner)
-        cost += baseline.cost * (1 if held.reference is None else 2)
+        baseline, held, spent = _baseline(practice, diagnosis, seed, runner)
+        cost += spent
         if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
             return ended(Verdict.HEALTHY, [baseline])
         if nonfinite:
@@ -129,6 +129,12 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     chosen = choose(trials, short, held)
     cost += short.cost + sum(trial.cost for trial in trials)
     trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
+    if chosen is None and baseline is None:  # nothing beats it: is it as good as it gets?
+        baseline, held, spent = _baseline(practice, diagnosis, seed, runner)
+        cost += spent
+        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+            return ended(Verdict.HEALTHY, [baseline, *trials[1:]])
+        trials[0] = baseline
     scores = (held.reference or -math.inf, *(trial.score for trial in trials))
     if chosen is None and not any(map(held.beyond_luck, scores)):
         runner.notes.append(
@@ -156,19 +162,28 @@ def _parts(setup: TrainingSetup, seed: int) -> tuple[Data, Data]:
     return split(setup.train, HELD_OUT, seed, most_batches=math.ceil(setup.steps / (1 - HELD_OUT)) + 1)
 
 
-def _baseline(practice: TrainingSetup, seed: int, runner: Runner) -> tuple[Trial, Yardstick]:
-    """Train the set-up as it came, and the shallow network beside it where one fits."""
-    shallow, sound = reference_setup(practice) or (None, None)
-    tasks = [TrainTask(Prescription(), seed)] + ([TrainTask(sound, seed, reference=True)] if sound else [])
+def _baseline(practice: TrainingSetup, diagnosis: Diagnosis, seed: int, runner: Runner) -> tuple[Trial, Yardstick, int]:
+    """Train the set-up as it came, and the shallow network where one fits and is needed; return the steps spent too.
+
+    What comes near a perfect answer is held against that.
+    """
     stage = "training it as it is"
-    given, *others = runner.run(stage, run_train_task, Patients(practice, shallow), tasks, practice.steps)
+    (given,) = runner.run(stage, run_train_task, Patients(practice), [TrainTask(Prescription(), seed)], practice.steps)
+    trial = Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
+    perfect = replace(yardstick(practice, practice.validation), reference=1.0)
+    enough = perfect.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
+    if enough is not None and trial.score >= enough:
+        return trial, perfect, given.cost
+    shallow, sound = reference_setup(practice) or (None, None)
+    tasks = [TrainTask(sound, seed, reference=True)] if sound else []
+    patients = Patients(practice, shallow)
+    others = runner.run("training a shallow network", run_train_task, patients, tasks, practice.steps) if tasks else []
     references = [answer.run.score for answer in others if answer.run is not None]
     held = yardstick(practice, practice.validation, references)
     if held.chance is not None:
         sentence = f"On the data that chose between trials, a constant answer scores {held.chance:.3f} {held.metric}"
         runner.notes.append(sentence + (f", a sound shallow network {references[0]:.3f}." if references else "."))
-    runs = (given.run,) if given.run is not None else ()
-    return Trial(given.prescription, runs, reason="as it came", cost=given.cost), held
+    return trial, held, given.cost + sum(answer.cost for answer in others)
 
 
 def _to_be_left_alone(diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str]) -> bool:

@@ -13,6 +13,7 @@ __all__ = [
     "VERDICTS",
     "alarm_headline",
     "facts",
+    "foretold",
     "headline",
     "left_out",
     "recommendation",
@@ -55,6 +56,16 @@ def where(diagnosis: Diagnosis) -> str:
         return ""
     share = "" if diagnosis.confidence is None else f", which alone explains {diagnosis.confidence:.0%} of it"
     return f"The trouble starts at {layer_name(diagnosis.guilty)}{share}."
+
+
+def foretold(diagnosis: Diagnosis) -> str:
+    """Return the forecast in a sentence; empty without one."""
+    told = diagnosis.forecast
+    if told is None:
+        return ""
+    reasons = f": {'; '.join(told.reasons)}" if told.reasons else ""
+    cost = f"{_count(told.steps, 'real step')} on a copy"
+    return f"Forecast: {told.prospect.value}, {told.probability:.0%} likely to fail, after {cost}{reasons}."
 
 
 def facts(diagnosis: Diagnosis) -> str:

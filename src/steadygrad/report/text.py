@@ -117,8 +117,9 @@ def treatment_text(
 
 def _summary(diagnosis: Diagnosis) -> Text:
     line = Text(letter.headline(diagnosis), style="bold green" if diagnosis.healthy else "bold red")
-    sentence = letter.where(diagnosis)
-    return line.append(f"\n{sentence}", style="not bold default") if sentence else line
+    for sentence in filter(None, (letter.where(diagnosis), letter.foretold(diagnosis))):
+        line.append(f"\n{sentence}", style="not bold default")
+    return line
 
 
 def _heading(words: str, first: bool = False) -> Text:
