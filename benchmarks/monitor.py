@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
+from steadygrad.monitor.one_pass import one_pass
 
 DRAWS, SEED = 2000, 0
 BLOCK, WARM_UP = 50, 2  # steps
@@ -198,9 +199,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--only", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--watch", nargs="*", default=[*EVERY, *PEERS], choices=[*EVERY, *PEERS])
+    parser.add_argument("--without-numba", action="store_true", help="measure the path of pure torch")
     options = parser.parse_args()
+    if options.without_numba:
+        sys.modules["numba"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {platform.machine()}, one thread, {options.rounds} rounds of {BLOCK} steps")
+    print("pure torch" if one_pass() is None else "with numba")
     print(f"{'watched by':<16}{'network':<10}{'ratio':>8}{'95 % interval':>18}{'budget':>8}")
     failed = False
     for watcher in options.watch:

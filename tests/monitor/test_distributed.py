@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 def _check(rank: int) -> None:
     _check_ddp(rank)
     _check_fsdp()
+    _check_that_ranks_skip_together(rank)
 
 
 def _local_truth(rank: int) -> dict[str, torch.Tensor]:
@@ -58,6 +59,21 @@ def _check_fsdp() -> None:
         optimizer.step()
     for statistic in ("grad_norm", "grad_norm_used", "weight_rms", "update_ratio", "output_rms"):
         assert shown(monitor, statistic) == pytest.approx(shown(expected, statistic), rel=1e-4), statistic
+
+
+def _check_that_ranks_skip_together(rank: int) -> None:
+    model = mlp()  # each rank its own: nothing but the monitor carries the NaN over
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = batch(seed=rank)
+    with Monitor(model, optimizer, every=10, on_nonfinite="skip") as monitor:
+        for step in range(3):
+            before = model[0].weight.detach().clone()
+            optimizer.zero_grad()
+            broken = step == 1 and rank == 1
+            F.cross_entropy(model(x * float("nan") if broken else x), y).backward()
+            optimizer.step()
+            assert torch.equal(model[0].weight, before) == (step == 1)
+    assert ["SG801"] * rank == [finding.code for finding in monitor.findings]
 
 
 def test_two_ranks(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from steadygrad.errors import SteadygradWarning, UsageError
 from steadygrad.monitor import Monitor
+from steadygrad.records import History
 
 from .networks import mlp, same, shown, train
 
@@ -100,6 +102,15 @@ def test_ten_thousand_parameter_tensors() -> None:
         optimizer.step()
     assert shown(monitor, "grad_norm")["parts"] == pytest.approx(20_000**0.5)
     assert shown(monitor, "update_ratio")["parts"] == pytest.approx(0.1)
+
+
+def test_memory_stays_bounded_and_the_recent_past_dense() -> None:
+    history = History([f"layer{k}" for k in range(20)], limit=2**20)
+    for step in range(20_000):
+        history.append(step, {"loss": 1.0}, {"grad_norm": np.ones(20)})
+    assert history.nbytes <= 2**20
+    assert np.diff(history.steps)[-100:].max() == 1
+    assert history.steps[0] == 0
 
 
 def test_names_from_any_script() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from steadygrad.diagnosis import judge, judge_history
+from steadygrad.errors import MissingDependencyError
 from steadygrad.monitor import Monitor
 from steadygrad.records import Blueprint, History, Observation, Severity
 
@@ -170,6 +174,22 @@ def test_a_scheduler_before_the_optimizer_in_a_real_training(early: bool) -> Non
             if not early:
                 scheduler.step()
     assert ("SG518" in [finding.code for finding in monitor.findings]) == early
+
+
+def test_a_history_as_a_table_and_a_file(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    made = history()
+    made.to_parquet(tmp_path / "history.parquet")
+    read = pandas.read_parquet(tmp_path / "history.parquet")
+    assert read.equals(made.to_pandas())
+    assert read.loc[(590, "second"), "grad_norm"] == made.column("grad_norm")[-1, 1]
+
+
+def test_pandas_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[pandas\]"'):
+        history().to_pandas()
 
 
 def test_the_report_on_clipping() -> None:

@@ -133,6 +133,16 @@ def test_a_script_that_fails_shows_its_own_traceback_and_leaves_a_run(tmp_path: 
 
 
 @pytest.mark.slow
+def test_an_interrupted_script_leaves_a_run(tmp_path: Path) -> None:
+    script(tmp_path, PLAIN + "\nimport os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)\n")
+    watched = run("watch", "train.py", "--every", "1", "--out", "run", cwd=tmp_path)
+    assert watched.returncode == 130
+    history, _, summary = read_run(tmp_path / "run")
+    assert (summary["ended"], len(history)) == ("interrupted", 12)
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
 def test_a_killed_run_reads_up_to_its_last_line(tmp_path: Path) -> None:
     script(tmp_path, PLAIN + "\nimport os, signal; os.kill(os.getpid(), signal.SIGKILL)\n")
     watched = run("watch", "train.py", "--every", "1", "--out", "run", cwd=tmp_path)

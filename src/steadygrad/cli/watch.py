@@ -51,7 +51,7 @@ def watch(
     folder = out or Path("runs") / f"{script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     run, screen = RunFolder(folder, checkpoint_every), Console(stderr=True, highlight=False)
     panel = Panel(screen, quiet)
-    monitor = Monitor([], every=every, on_alarm=panel.alarm, sinks=[run, panel.look])
+    monitor = Monitor([], every=every, on_alarm=panel.alarm, sinks=[run, panel.look], capsules=folder / "capsules")
     run.begin(monitor)
     with panel, monitor, find_trainings(monitor):
         ended, code = _run(script, arguments or [])

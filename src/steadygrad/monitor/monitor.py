@@ -17,12 +17,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from steadygrad.diagnosis import clipping_report, judge_history
-from steadygrad.errors import AlarmError, NotApplicableError, SteadygradWarning, UsageError
+from steadygrad.errors import AlarmError, SteadygradWarning, UsageError
 from steadygrad.monitor.activation_tap import Watch
-from steadygrad.monitor.alarms import Alarms, Sink, logger
-from steadygrad.monitor.capsule import capsule_size, save_capsule
+from steadygrad.monitor.alarms import Alarms, Sink
 from steadygrad.monitor.delivery import Delivery
-from steadygrad.monitor.forensics import Call, CallKeeper, find_producer
+from steadygrad.monitor.incidents import Incidents
 from steadygrad.monitor.listeners import listen, unlisten
 from steadygrad.monitor.looks import Look, Places, Slots
 from steadygrad.monitor.named import by_name
@@ -35,7 +34,6 @@ __all__ = ["Monitor"]
 
 SPIKES = ("SG503",)  # judged at every look; all rules take their time, and are asked at growing distances
 FIRST_GAP, LAST_GAP = 10, 50  # steps
-MOST_INCIDENTS = 3
 # Losses that torch's own functions leave undivided; a loss that was divided ends in another function.
 MEANS = frozenset(
     f"{name}Backward0"
@@ -87,16 +85,13 @@ class Monitor:
             raise UsageError(f"Monitor: expected every to be a whole number of at least 1, got {every!r}.")
         if on_alarm not in ("log", "raise") and not callable(on_alarm):
             raise UsageError(f'Monitor: expected on_alarm to be "log", "raise" or a function, got {on_alarm!r}.')
-        if on_nonfinite not in ("continue", "skip", "raise"):
-            expected = '"continue", "skip" or "raise"'
-            raise UsageError(f"Monitor: expected on_nonfinite to be {expected}, got {on_nonfinite!r}.")
-        self.on_nonfinite, self.capsules, self._incidents = on_nonfinite, capsules, 0
         self.every, self._alarms = every, Alarms(on_alarm, sinks)
         self.history = History()
         self.models: dict[str, nn.Module] = by_name(model, nn.Module, "model")
         self._optimizers = list(by_name(optimizer, Optimizer, "optimizer").values())
         self._attached = self._faulty = False
         self._watch = Watch()
+        self._incidents = Incidents(on_nonfinite, capsules, self._alarms, self._watch)
         self._delivery = Delivery()
         self._places = Places()
         self._watched: list[WatchedModel] = []
@@ -168,6 +163,7 @@ class Monitor:
             delivery=self._delivery,
             also=lambda: self._also(tap),
             on_read=lambda read, *tables: self._on_read(tap, read, *tables),
+            agree=self._incidents.agree,
             on_broken=self._on_broken,
             on_fault=self._fault,
             on_step=self._on_step,
@@ -326,44 +322,9 @@ class Monitor:
         self._watch.due = any(tap.due for tap in self._taps)
         self._alarms.raise_if_asked()
 
-    def _on_broken(self, tap: OptimizerTap) -> None:
-        """A gradient is not finite, and the parameters still are: name the producer, then do as asked."""
-        if self._incidents < MOST_INCIDENTS:
-            self._incidents += 1
-            self._guard(lambda: self._investigate(tap))
-        if self.on_nonfinite == "raise":
-            raise AlarmError(f"step {self.steps}: a gradient is not finite; the parameters are as before this step")
-        if self.on_nonfinite == "skip":
-            for parameter in tap.parameters:
-                parameter.grad = None  # torch's optimizers leave a parameter without a gradient alone
-
-    def _investigate(self, tap: OptimizerTap) -> None:
-        step = self.steps
-        for watched in self._models_of(tap):
-            keeper = watched.keeper
-            call = keeper.last
-            if call is None:
-                continue
-            self._watch.muted = True
-            try:
-                findings = find_producer(keeper.model, call)
-            finally:
-                self._watch.muted = False
-            for finding in findings:
-                self._alarms.tell(finding, step)
-            if not findings:
-                logger.error("step %d: a gradient is not finite; the batch made again gives finite ones", step)
-            if self.capsules is not None:
-                self._save_capsule(keeper, call, step, findings)
-
-    def _save_capsule(self, keeper: CallKeeper, call: Call, step: int, findings: list[Finding]) -> None:
-        assert self.capsules is not None
-        folder = self.capsules / f"step-{step}"
-        try:
-            logger.error("step %d: writing %s, %.1f MB", step, folder, capsule_size(keeper.model, call) / 1e6)
-            save_capsule(folder, keeper.model, call, step, findings)
-        except (OSError, NotApplicableError) as error:
-            logger.error("step %d: no capsule: %s", step, error)
+    def _on_broken(self, tap: OptimizerTap, here: bool) -> None:
+        self._guard(lambda: self._incidents.investigate(tap, self._models_of(tap), here, self.steps))
+        self._incidents.act(tap, self.steps)
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:

@@ -54,7 +54,8 @@ class OptimizerTap:
         delivery: Brings the numbers to the host.
         also: Gives what else to bring to the host with a look: the activations of the step.
         on_read: Gets a :class:`StepRead`, and ``also`` as arrays, of each step that was looked at.
-        on_broken: Called before a step whose gradient is not finite.
+        agree: Turns whether a gradient is not finite here into whether one is on any rank.
+        on_broken: Called before a step whose gradient is not finite on a rank; says whether it is here.
         on_fault: Gets an exception of this tap; nothing of it reaches the training.
         layer_of: Tells which layer a parameter belongs to.
         weighs: Tells whether a parameter counts in the weights and steps of its layer.
@@ -69,7 +70,8 @@ class OptimizerTap:
     delivery: Delivery
     also: Callable[[], list[Tensor]]
     on_read: Callable[..., None]
-    on_broken: Callable[[OptimizerTap], None]
+    agree: Callable[[OptimizerTap, bool], bool]
+    on_broken: Callable[[OptimizerTap, bool], None]
     on_fault: Callable[[BaseException], None]
     on_step: Callable[[OptimizerTap], None]
     layer_of: Callable[[Tensor], Any]
@@ -195,12 +197,13 @@ class OptimizerTap:
                 self._look_before()
             elif self._last_weights is not None:
                 self._compare_weights()
-            broken = self.scale is None and self._is_broken()
+            here = self.scale is None and self._is_broken()
+            anywhere = self.agree(self, here)
         except Exception as error:
             self.on_fault(error)
             return
-        if broken:
-            self.on_broken(self)
+        if anywhere:
+            self.on_broken(self, here)
 
     def _look_before(self) -> None:
         self._arrived = self.buffer.arrived()

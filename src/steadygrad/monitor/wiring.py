@@ -78,11 +78,7 @@ class WiringTap:
             return
         recorder = Recorder(self._model)
         try:
-            recorder.__enter__()
-            # This call of the root is under way: what the recorder's own two hooks would do on it is done here.
-            for handle in recorder._handles[:2]:
-                handle.remove()
-            recorder._enter_module(module, args, kwargs)
+            recorder.enter_call(args, kwargs)
             self._recorder = recorder
         except Exception as error:
             recorder.__exit__(None, None, None)
@@ -93,11 +89,8 @@ class WiringTap:
         if recorder is None:
             return
         try:
-            try:
-                recorder._leave_module(module, args, kwargs, output)
-            finally:  # a function mode left behind would slow and change whatever runs next
-                recorder.__exit__(None, None, None)
-                self.detach()
+            recorder.leave_call(args, kwargs, output)
+            self.detach()
             if output is None:  # the call raised
                 return
             tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

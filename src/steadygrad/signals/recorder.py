@@ -94,6 +94,7 @@ class Recorder(TorchFunctionMode):
         self.functions: set[str] = set()
         self.entries: list[Range] = []
         self._on_output = on_output
+        self._model = model
         self._names = {module: plain_name(name) for name, module in model.named_modules()}
         self._opaque = {module for module in self._names if is_opaque(module)}
         self._parameters = {id(p): (p, plain_name(name)) for name, p in model.named_parameters()}
@@ -119,6 +120,25 @@ class Recorder(TorchFunctionMode):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def enter_call(self, args: Any, kwargs: Any) -> None:
+        """Start to record from within a hook before the model's own call; :meth:`leave_call` ends it.
+
+        Args:
+            args: Positional arguments of the call that is under way.
+            kwargs: Keyword arguments of it.
+        """
+        self.__enter__()
+        for handle in self._handles[:2]:  # those of the model itself: what they would do is done here and in leave_call
+            handle.remove()
+        self._enter_module(self._model, args, kwargs)
+
+    def leave_call(self, args: Any, kwargs: Any, output: Any) -> None:
+        """Record the end of the call that :meth:`enter_call` began, and record no more."""
+        try:
+            self._leave_module(self._model, args, kwargs, output)
+        finally:  # a function mode left behind would slow and change whatever runs next
+            self.__exit__(None, None, None)
 
     def sources(self, value: Any) -> Sources:
         """Return the positions of the calls that ``value`` (a tensor or a nest of them) comes from."""
