@@ -12,6 +12,7 @@ __all__ = [
     "FINDINGS_SHOWN",
     "VERDICTS",
     "alarm_headline",
+    "code",
     "facts",
     "foretold",
     "headline",
@@ -95,7 +96,8 @@ def tried(trials: Sequence[Trial]) -> str:
     if not trials:
         return "Nothing was tried."
     cost = sum(trial.cost for trial in trials)
-    return f"{_count(len(trials), 'prescription')} tried, {_count(cost, 'optimizer step')} in all."
+    count = sum(bool(trial.prescription.steps) for trial in trials)  # the set-up as it came is no try
+    return f"{_count(count, 'prescription')} tried, {_count(cost, 'optimizer step')} in all."
 
 
 def recommendation(prescription: Prescription | None) -> list[str]:
@@ -107,6 +109,14 @@ def recommendation(prescription: Prescription | None) -> list[str]:
         answers = f" (answers {', '.join(map(plain, step.answers))})" if step.answers else ""
         lines.append(f"{plain(str(step))}{answers}")
     return lines
+
+
+def code(prescription: Prescription | None) -> str:
+    """Return Python that makes the recommended change to ``setup``; empty if nothing is to be changed."""
+    if prescription is None or not prescription.steps:
+        return ""
+    steps = "".join(f"    sg.Step({step.remedy!r}, {dict(step.settings)!r}),\n" for step in prescription.steps)
+    return f"cured = sg.apply(sg.Prescription((\n{steps})), setup)"
 
 
 def _count(count: int, noun: str) -> str:
