@@ -48,7 +48,10 @@ class MonitorCallback(TrainerCallback):
     ) -> None:
         """Attach the monitor."""
         self.close("failed")
-        self._watched.begin(kwargs["model"], [kwargs["optimizer"]], writes=state.is_world_process_zero)
+        optimizer = kwargs["optimizer"]  # None where a plugin makes its own
+        self._watched.begin(
+            kwargs["model"], [] if optimizer is None else [optimizer], writes=state.is_world_process_zero
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -90,9 +90,11 @@ def course_chart(history: History, alarms: Iterable[tuple[int, str]] = ()) -> st
         ("Learning rate", (("lr", "learning rate", used),), True),
         ("Loss scale", (("loss_scale", "loss scale", used),), True),
     )
+    counts = (history.column("grad_nonfinite"), history.column("output_nonfinite"))
+    broken = np.logical_or.reduce([(count > 0).any(axis=1) for count in counts])  # elsewhere, NaN is: not seen
     panels = []
     for title, columns, only_changing in wanted:
-        lines = [_course(history, name, label, style) for name, label, style in columns]
+        lines = [_course(history, broken, *column) for column in columns]
         seen = {value for line in lines for _, value, _ in line.points if value is not None}
         if len(seen) > only_changing:
             panels.append(panel(title, lines, ends, marks=marks, steps=(first, last)))
@@ -106,10 +108,8 @@ def course_chart(history: History, alarms: Iterable[tuple[int, str]] = ()) -> st
     return figure(panels, ["arrived", "used"], notes)
 
 
-def _course(history: History, name: str, label: str, style: Style) -> Line:
+def _course(history: History, broken: np.ndarray, name: str, label: str, style: Style) -> Line:
     values, steps = history.column(name, of="step"), history.steps
-    counts = (history.column("grad_nonfinite"), history.column("output_nonfinite"))
-    broken = np.logical_or.reduce([(count > 0).any(axis=1) for count in counts])  # elsewhere, NaN is: not seen
     first, span = int(steps[0]), max(int(steps[-1] - steps[0]), 1)
     rows = {*_extremes(values, COURSE_POINTS), *np.flatnonzero(broken)[:1].tolist()}
     points = []

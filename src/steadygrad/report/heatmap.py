@@ -44,7 +44,7 @@ def heat_map(history: History, statistic: str, title: str, alarms: Iterable[tupl
         history: The run; many looks share a cell, which then shows the largest, and many layers are thinned.
         statistic: A name of ``LAYER_STATISTICS``.
         title: What it is, for people.
-        alarms: Step, layer and words of each; layers with an alarm are always among the rows.
+        alarms: Step, layer and words of each; their layers stay when others are thinned, up to half of the rows.
     """
     if not np.isfinite(history.column(statistic)).any():
         return ""
