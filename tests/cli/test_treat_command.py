@@ -10,7 +10,7 @@ from steadygrad.cli.main import main
 from steadygrad.doctor import load_cured
 from steadygrad.training.datasets import load
 
-QUICK = ("--workers", "1", "--trials", "1", "--steps", "30")
+QUICK = ("--workers", "1", "--trials", "2", "--steps", "30")
 
 
 def test_a_cure_is_printed_saved_and_reported(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -26,8 +26,8 @@ def test_a_cure_is_printed_saved_and_reported(folder: Path, capsys: pytest.Captu
     assert lines[-1].startswith("accuracy: higher is better, chance 0.")
     assert err.splitlines() == [
         "training it as it is ...",
-        "finding learning rates ...",
-        "training the better half ...",
+        "trying prescriptions ...",
+        "training the best for longer ...",
         "proving it on fresh seeds ...",
     ]
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from steadygrad.diagnosis import diagnose
+from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.prescribe import prescribe
 from steadygrad.doctor.runner import Runner
 from steadygrad.doctor.search import choose, search
@@ -60,7 +61,7 @@ def test_without_a_known_chance_the_best_is_chosen() -> None:
 def searched(
     practice: TrainingSetup, diagnosis: Diagnosis, trials: int = 12, runner: Runner | None = None
 ) -> list[Trial]:
-    found = search(practice, diagnosis, HELD, trials, 0, runner or Runner(Serial()))
+    found = search(practice, diagnosis, HELD, Budget(trials=trials), 0, runner or Runner(Serial()))
     return [found[0], *found[1]]
 
 
@@ -87,7 +88,7 @@ def test_the_whole_search_costs_less_than_two_trainings() -> None:
 def test_what_learns_nothing_in_a_short_time_gets_the_whole_time() -> None:
     practice = sick_setup(steps=60)
     hard = Yardstick("accuracy", 0.3, 0.7)  # nothing is beyond luck
-    _, trials = search(practice, diagnose(practice), hard, 12, 0, Runner(Serial()))
+    _, trials = search(practice, diagnose(practice), hard, Budget(), 0, Runner(Serial()))
     assert sorted(trial.runs[-1].steps for trial in trials)[-2:] == [60, 60]
 
 

@@ -135,6 +135,6 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(StoreError, match="cannot be written"):
         export(RUNS, tmp_path / "no" / "a.csv")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[parquet\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[pandas\]"'):
         export(RUNS, tmp_path / "a.parquet")
     assert list(tmp_path.iterdir()) == []

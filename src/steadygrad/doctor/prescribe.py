@@ -54,7 +54,7 @@ WHY = {
 }
 
 
-def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescription, ...]:
+def prescribe(diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = True) -> tuple[Prescription, ...]:
     """Return what to try for a diagnosis, the smallest change first.
 
     Faults that a finding names beyond doubt (a head that does not fit its loss, unscaled data) are repaired in every
@@ -65,6 +65,7 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescri
     Args:
         diagnosis: What was found.
         keep_weights: Whether the weights carry something learned, so that they must not be drawn again.
+        longer: Whether a training of a handful of steps may be prolonged.
 
     Example:
         >>> import torch, steadygrad as sg
@@ -75,10 +76,11 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False) -> tuple[Prescri
         head(to='identity')
     """
     repairs, planned = tuple(_repairs(diagnosis)), diagnosis.blueprint.steps
-    longer = (Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / planned)}),) if 0 < planned < FEW_STEPS else ()
+    more = longer and 0 < planned < FEW_STEPS
+    end = (Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / planned)}),) if more else ()
     rungs: list[tuple[Step, ...]] = []
     for changes in (*_ladder(diagnosis, keep_weights), *_pretrained(diagnosis, keep_weights)):
-        steps = (*_joined(repairs, changes), *longer)
+        steps = (*_joined(repairs, changes), *end)
         if steps and steps not in rungs:
             rungs.append(steps)
     return tuple(Prescription(steps, rationale(steps)) for steps in rungs)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from steadygrad.doctor.apply import apply
+from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.prescribe import prescribe, rationale
 from steadygrad.doctor.runner import Runner
 from steadygrad.doctor.trials import Answer, Patients, TrainTask, problem_of, run_train_task
@@ -30,7 +31,7 @@ TIE_SHARE = 0.02
 
 
 def search(
-    practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, trials: int, seed: int, runner: Runner
+    practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, budget: Budget, seed: int, runner: Runner
 ) -> tuple[Trial, list[Trial]]:
     """Train all prescriptions for a short time and the best of them for longer.
 
@@ -40,14 +41,15 @@ def search(
         practice: What is trained; its validation data score the trials.
         diagnosis: What was found in it.
         held: What scores on the validation data are held against.
-        trials: Prescriptions to try at most.
+        budget: What may be spent; with a number of steps, no training is prolonged.
         seed: Seed of all trainings.
         runner: Runs them; both stages may be cut short.
 
     Returns:
         The set-up as it came, and a trial for each prescription, the smallest change first.
     """
-    candidates = _fitting(prescribe(diagnosis, practice.redraw is None), practice, seed, runner.notes)[:trials]
+    prescriptions = prescribe(diagnosis, practice.redraw is None, longer=budget.steps is None)
+    candidates = _fitting(prescriptions, practice, seed, runner.notes)[: budget.trials]
     courses: dict[str, list[Answer]] = {}
 
     def train(stage: str, prescriptions: Sequence[Prescription], share: float, least: int) -> list[Answer]:
@@ -60,7 +62,7 @@ def search(
 
     last = train("training it as it is", [Prescription()], FIRST_SHARE, FIRST_LEAST)
     last += train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
-    finalists = _finalists(last, held, trials)
+    finalists = _finalists(last, held, budget.trials)
     last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
     if last and not any(held.beyond_luck(_score(answer)) for answer in last):
         slow = [answer.prescription for answer in last if answer.prescription.steps][:FINALISTS]

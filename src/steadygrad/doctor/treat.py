@@ -125,7 +125,7 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
         if nonfinite:
             runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
             return ended(Verdict.NOT_CURED, [baseline])
-    short, trials = search(practice, diagnosis, held, budget.trials, seed, runner)
+    short, trials = search(practice, diagnosis, held, budget, seed, runner)
     chosen = choose(trials, short, held)
     cost += short.cost + sum(trial.cost for trial in trials)
     trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
