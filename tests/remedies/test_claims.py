@@ -276,6 +276,7 @@ def test_truncation_bounds_a_gradient_that_explodes_through_time() -> None:
 
 def test_every_card_that_treats_vanishing_or_explosion_is_on_trial() -> None:
     elsewhere = {
+        "centered_updates",  # at extreme depth, in its own tests
         "pretraining",  # with the Boltzmann machines that it is made of
         "recurrent",  # over time, in its own tests
         "spectral_norm",

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Self
 
@@ -309,7 +308,10 @@ def kernels_for(tensor: Tensor) -> ModuleType | None:
 
 @cache
 def _kernels() -> ModuleType | None:
-    return import_module("steadygrad.boltzmann.kernels") if find_spec("numba") else None
+    try:
+        return import_module("steadygrad.boltzmann.kernels")
+    except ImportError:  # numba is missing or does not fit this numpy: torch does the same
+        return None
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
