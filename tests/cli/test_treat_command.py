@@ -62,8 +62,7 @@ def test_json_is_all_there_is_on_standard_output(
     content = json.loads(out, parse_constant=pytest.fail)
     assert content["verdict"] == verdict
     assert content == json.loads((folder / "report.json").read_text())
-    steps = [run["steps"] for trial in content["trials"] for run in trial["runs"]]
-    assert max(steps, default=30) == 30
+    assert all(run["steps"] <= 30 for trial in content["trials"] for run in trial["runs"])
 
 
 def test_seed_and_budget_reach_the_treatment(folder: Path, capsys: pytest.CaptureFixture) -> None:
