@@ -112,11 +112,12 @@ def test_clipping_before_unscale_in_a_real_training(unscale_first: bool, expecte
     assert ("SG512" in [finding.code for finding in monitor.findings]) == expected
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize(("kind", "code"), [("never zeroed", "SG513"), ("shrunk", "SG514"), ("zeroed in place", None)])
-def test_misuse_in_a_real_training(kind: str, code: str | None) -> None:
+def test_misuse_in_a_real_training(kind: str, code: str | None, every: int) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with Monitor(model, optimizer, every=2) as monitor:
+    with Monitor(model, optimizer, every=every) as monitor:
         for step in range(24):
             x, y = batch(seed=step)
             if kind != "never zeroed":

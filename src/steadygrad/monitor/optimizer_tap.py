@@ -193,10 +193,10 @@ class OptimizerTap:
         try:
             self._in_step = self._stepped = True
             self.delivery.poll()
+            if self._last_weights is not None:
+                self._compare_weights()
             if self.due:
                 self._look_before()
-            elif self._last_weights is not None:
-                self._compare_weights()
             here = self.scale is None and self._is_broken()
             anywhere = self.agree(self, here)
         except Exception as error:
