@@ -15,8 +15,18 @@ Every remedy changes a `TrainingSetup` into a new one and composes with all othe
 `steadygrad remedies NAME` shows one card, `steadygrad remedies --treats vanishing` those for a symptom.
 
 ```python
-from steadygrad.remedies import compose, make
+import torch
 
+import steadygrad as sg
+from steadygrad.remedies import compose, make
+from steadygrad.training.datasets import load
+
+setup = sg.TrainingSetup(
+    model=torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)),
+    loss=torch.nn.functional.cross_entropy,
+    optimizer=torch.optim.SGD,
+    train=load("digits").train,
+)
 cure = compose(make("initialization", method="he"), make("clip_by_global_norm", max_norm=1.0))
 treated = cure(setup)
 ```
