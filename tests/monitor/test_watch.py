@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +76,11 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "import sys; from steadygrad.cli.main import main; sys.exit(main())", *arguments]
     if arguments[0].endswith(".py"):
         command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    # A background job of a shell ignores Ctrl-C, and what it starts would too.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, preexec_fn=heed
+    )
 
 
 def script(folder: Path, body: str) -> None:

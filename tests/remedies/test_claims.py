@@ -97,7 +97,7 @@ CURES: list[tuple[str, list[tuple[str, dict]], str, int]] = [
     ("residual", [("residual", {})], RELU, LONG),
     ("residual", [("residual", {"kind": "rezero"})], TANH, LONG),
     ("auxiliary_loss", [("auxiliary_loss", {"heads": 6}), ("optimizer", {"name": "adam", "lr": 0.01})], SIGMOID, 300),
-    ("optimizer", [("optimizer", {"name": "adamw", "lr": 0.01})], TANH, LONG),
+    ("optimizer", [("optimizer", {"name": "adamw", "lr": 0.006})], TANH, 800),
     ("optimizer", [("optimizer", {"name": "adamw"})], RATE, STEPS),
     ("orthogonal_weights", [("orthogonal_weights", {})], TANH, STEPS),
     ("orthogonal_weights", [("orthogonal_weights", {})], EXPLODING, STEPS),

@@ -24,7 +24,7 @@ from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.incidents import Incidents
 from steadygrad.monitor.listeners import listen, unlisten
 from steadygrad.monitor.looks import Look, Places, Slots
-from steadygrad.monitor.named import by_name
+from steadygrad.monitor.named import by_name, innermost
 from steadygrad.monitor.optimizer_tap import OptimizerTap
 from steadygrad.monitor.step_read import StepRead
 from steadygrad.monitor.watched import WatchedModel
@@ -88,7 +88,7 @@ class Monitor:
         self.every, self._alarms = every, Alarms(on_alarm, sinks)
         self.history = History()
         self.models: dict[str, nn.Module] = by_name(model, nn.Module, "model")
-        self._optimizers = list(by_name(optimizer, Optimizer, "optimizer").values())
+        self._optimizers = [innermost(each) for each in by_name(optimizer, Optimizer, "optimizer").values()]
         self._attached = self._faulty = False
         self._watch = Watch()
         self._incidents = Incidents(on_nonfinite, capsules, self._alarms, self._watch)
@@ -154,8 +154,7 @@ class Monitor:
 
     def add_optimizer(self, optimizer: Optimizer, in_step: bool = False) -> None:
         """Watch one more optimizer; ``in_step`` says that its step is under way, its gradients have arrived unseen."""
-        while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):  # Accelerate and Fabric wrap them
-            optimizer = inner
+        optimizer = innermost(optimizer)
         if optimizer not in self._optimizers:
             self._optimizers.append(optimizer)
         tap = OptimizerTap(

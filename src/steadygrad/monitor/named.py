@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch.optim import Optimizer
+
 from steadygrad.errors import UsageError
 
-__all__ = ["by_name"]
+__all__ = ["by_name", "innermost"]
 
 
 def by_name(given: Any, kind: type, what: str) -> dict[str, Any]:
@@ -33,3 +35,9 @@ def by_name(given: Any, kind: type, what: str) -> dict[str, Any]:
         name if names.count(name) == 1 else f"{name}{index}": value
         for index, (name, value) in enumerate(zip(names, values, strict=True))
     }
+
+
+def innermost(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer that makes the steps; Accelerate and Fabric wrap it."""
+    inner = getattr(optimizer, "optimizer", None)
+    return innermost(inner) if isinstance(inner, Optimizer) else optimizer
