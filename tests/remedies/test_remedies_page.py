@@ -15,8 +15,15 @@ Every remedy changes a `TrainingSetup` into a new one and composes with all othe
 `steadygrad remedies NAME` shows one card, `steadygrad remedies --treats vanishing` those for a symptom.
 
 ```python
+import torch
+from torch import nn
+
+from steadygrad import TrainingSetup
 from steadygrad.remedies import compose, make
 
+model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+data = torch.randn(64, 8), torch.randint(3, (64,))
+setup = TrainingSetup(model, nn.functional.cross_entropy, data, optimizer=torch.optim.AdamW)
 cure = compose(make("initialization", method="he"), make("clip_by_global_norm", max_norm=1.0))
 treated = cure(setup)
 ```
