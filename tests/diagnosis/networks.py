@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from steadygrad.training import TrainingSetup
 
@@ -59,6 +60,17 @@ def plain(
 def scaled(model: nn.Module, layer: str, factor: float) -> nn.Module:
     with torch.no_grad():
         model.get_submodule(layer).weight.mul_(factor)
+    return model
+
+
+def lengths_apart(model: nn.Module, length: float, direction: float) -> nn.Module:
+    """Split all weights into lengths and directions, which alone do not count, and multiply both."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            parametrized = parametrizations.weight_norm(module).parametrizations["weight"]
+            with torch.no_grad():
+                parametrized.original0.mul_(length)
+                parametrized.original1.mul_(direction)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from steadygrad.errors import UsageError
 from steadygrad.remedies import (
     Decaying,
+    Deeds,
     Gradients,
     GradientTransform,
     adaptive_clip,
@@ -24,6 +26,7 @@ from steadygrad.remedies import (
     norms,
     project_gradients,
 )
+from steadygrad.remedies.tally import deeds
 
 
 def parameters(*gradients: Tensor | None) -> list[nn.Parameter]:
@@ -308,6 +311,35 @@ def test_thresholds_follow_the_step() -> None:
             gradients.write()
         norms.append(owner.grad.norm().item())
     assert norms == pytest.approx([2.0, 1.0, 0.5, 0.4])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        clip_by_global_norm,
+        clip_by_value,
+        clip_by_parameter_norm,
+        clip_by_block_rms,
+        adaptive_clip,
+        *(partial(project_gradients, norm=norm) for norm in ("l1", "l2", "linf")),
+    ],
+)
+def test_the_suggested_threshold_acts_on_one_step_in_twenty(make) -> None:
+    sizes = torch.randn(100, generator=torch.Generator().manual_seed(0)).exp().tolist()
+    owners = [nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3))]
+
+    def trained(bound: float) -> Deeds:
+        transform = make(bound)
+        state = transform.init(owners)
+        for size in sizes:
+            for owner in owners:
+                owner.grad = torch.full_like(owner, size)
+            with torch.no_grad():
+                state = transform.update(Gradients(owners), state, owners)
+        return next(deeds(transform.name, state))
+
+    suggestion = trained(1e-3).suggestion  # what it clips hard meanwhile does not blur what it saw
+    assert trained(suggestion).acted == 5
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf])

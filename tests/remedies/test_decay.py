@@ -91,7 +91,7 @@ def test_a_second_penalty_replaces_the_first_and_leaves_other_transforms(make_se
     setup = optimizer(name="sgd")(setup)
     made = [each() for each in gradient_transforms(pickle.loads(pickle.dumps(setup.optimizer)))]
     assert [transform.name for transform in made] == ["clip_by_global_norm", "add_weights"]
-    assert gradient_transforms(setup.optimizer)[-1].args == (0.2,)
+    assert gradient_transforms(setup.optimizer)[-1].keywords == {"strength": 0.2}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ def test_the_z_loss_is_the_mean_square_of_log_z_over_classes_wherever_they_lie(m
     torch.testing.assert_close(penalized(LOGITS.T[None], TARGET[None]), expected)
     tokens = z_loss(weight=0.5)(setup.replace(loss=lambda o, t: F.cross_entropy(o.flatten(0, -2), t.flatten()))).loss
     torch.testing.assert_close(tokens(LOGITS[None], TARGET[None]), expected)
+    square = LOGITS[:3].T[None]  # as many places as classes: they lie where torch's loss has them
+    torch.testing.assert_close(penalized(square, TARGET[None, :3]), penalized(LOGITS[:3], TARGET[:3]))
 
 
 def test_the_cap_bounds_logits_keeps_their_order_and_leaves_small_ones(make_setup, mlp) -> None:

@@ -93,6 +93,41 @@ def test_adagc_follows_the_published_algorithm() -> None:
     assert Run(clip_by_running_norm(ratio, decay=beta, warmup=warmup))(norms) == pytest.approx(expected)
 
 
+def test_adagc_reports_ratios_to_a_mean_that_it_has() -> None:
+    run = Run(clip_by_running_norm(2.0, warmup=3))
+    run([8.0, 0.5, 0.5, 0.5, 2.0])
+    assert run.state["recent"] == pytest.approx([1.0, 1.0, 4.0])
+
+
+def test_percentiles_may_follow_the_step() -> None:
+    norms = lognormal(60)
+    wanted = [60 if i < 20 else 10 for i in range(60)]
+    expected = [min(norm, np.percentile(norms[: i + 1], wanted[i])) for i, norm in enumerate(norms)]
+    assert Run(clip_by_quantile(lambda step: 60 if step < 20 else 10))(norms) == pytest.approx(expected)
+    with pytest.raises(UsageError, match=r"clip_by_quantile: expected percentile above 0 and below 100, got 100"):
+        Run(clip_by_quantile(lambda step: 100))([1.0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bound: clip_by_zscore(bound, warmup=10),
+        lambda bound: clip_by_running_norm(bound, warmup=10, warmup_norm=1e9),
+        lambda bound: clip_spikes(bound, warmup=10),
+        lambda bound: skip_spikes(bound, window=20),
+    ],
+)
+def test_ratios_and_deviations_may_follow_the_step(make) -> None:
+    norms = [*lognormal(120)[:50], 500.0]
+    run = Run(make(lambda step: 1e9 if step < 40 else 1.5))
+    assert run(norms[:40]) == pytest.approx(norms[:40])
+    assert run.state["acted"] == 0
+    run(norms[40:])
+    assert run.state["acted"] > 0
+    with pytest.raises(UsageError, match=r"above 0 and finite, got -1"):
+        Run(make(lambda step: -1.0))(norms)
+
+
 def test_spam_clips_entries_against_their_own_past() -> None:
     run = Run(clip_spikes(4.0, decay=0.5, warmup=2))
     for _ in range(3):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from steadygrad.errors import SetupError
@@ -262,6 +263,32 @@ def test_tied_weights_are_measured_once_and_stepped_once() -> None:
     assert found["0"].weight_grad == found["2"].weight_grad
     assert found["0"].update_ratio == found["2"].update_ratio
     assert found["0"].update_ratio == pytest.approx(0.1 * found["0"].weight_grad.rms / found["0"].weight.rms, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        nn.utils.weight_norm,
+        lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    ],
+)
+def test_weights_that_are_made_of_parameters_are_measured_as_the_forward_pass_uses_them(wrap: Any) -> None:
+    net = mlp(nn.Tanh())
+    wrap(net[0])
+    with torch.no_grad():
+        for parameter in net[0].parameters():
+            parameter.mul_(3.0)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    found = by_name(setup_of(net))["0"].weight
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    net(X)  # in training mode, as the probe's pass
+    net.eval()
+    used = (net[0](torch.eye(4)) - net[0].bias).double()
+    assert found.rms == pytest.approx(used.square().mean().sqrt().item(), rel=1e-5)
+    assert found.numel == 16
 
 
 def test_lbfgs_needs_a_closure_and_is_not_stepped() -> None:

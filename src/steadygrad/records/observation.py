@@ -36,9 +36,9 @@ class LayerStats:
         saturated_fraction: Share of entries on a bound of the activation, where its slope is below 2.5 % of the
             steepest (bounded activations only).
         output_grad: The loss gradient with respect to the layer's output.
-        weight: All weights of the layer with two or more dimensions, as one.
+        weight: All weights of the layer with two or more dimensions, as one; what a parametrization makes of them.
         weight_grad: Their gradient, as the optimizer finds it; None if no gradient arrived.
-        update_ratio: ``rms(step) / rms(weight)`` of one step of the set-up's own optimizer.
+        update_ratio: ``rms(step) / rms(weight)`` of one step of the set-up's own optimizer, on what it steps on.
     """
 
     name: str

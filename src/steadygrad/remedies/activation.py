@@ -89,7 +89,7 @@ def activation(setup: TrainingSetup, *, to: To = "gelu") -> Plan:
     A module that stands under several names, or is called several times, is replaced by one new module; so are all
     functions (``F.relu``) that one module's forward and what it holds call, however often. With SELU,
     dropout behind the activations becomes alpha dropout of the same rate, which keeps mean and variance (use rates of
-    5 to 10 %); initialize with ``method="lecun_normal"`` to complete the recipe.
+    5 to 10 %); initialize with ``method="lecun"`` to complete the recipe.
 
     Args:
         setup: The set-up to change.

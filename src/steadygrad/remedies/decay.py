@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad.errors import NotApplicableError, UsageError
+from steadygrad.errors import UsageError
 from steadygrad.remedies.constraints import add_weight_step, matrices
 from steadygrad.remedies.gradients import Gradients, GradientTransform, State
 from steadygrad.remedies.norms import entries
 from steadygrad.remedies.remedy import Card, Site, remedy
 from steadygrad.remedies.sharding import local_part
-from steadygrad.remedies.with_transforms import gradient_transforms, with_transforms
+from steadygrad.remedies.with_transforms import add_transform
 from steadygrad.training.setup import TrainingSetup
 
 __all__ = ["SoftThreshold", "WeightDecay", "add_weights", "l1_penalty", "l2_penalty", "weight_decay"]
@@ -147,14 +146,7 @@ def l2_penalty(setup: TrainingSetup, *, strength: float = 1e-4) -> TrainingSetup
         setup: The set-up to change.
         strength: Factor of the penalty, 0 or above.
     """
-    if setup.optimizer is None:
-        raise NotApplicableError(
-            "l2_penalty: expected a set-up with an optimizer, got None. Choose one with optimizer(name=...)."
-        )
-    add_weights(strength)  # refuses a strength out of range here, not in the midst of a training
-    others = tuple(other for other in gradient_transforms(setup.optimizer) if other.func is not add_weights)
-    factory = with_transforms(setup.optimizer, (*others, partial(add_weights, strength)))
-    return setup.replace(optimizer=factory)
+    return add_transform(setup, "l2_penalty", add_weights, strength=strength)
 
 
 @remedy(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from steadygrad.errors import NotApplicableError
 from steadygrad.records import Symptom
 from steadygrad.remedies import adaptive_clipping, clipping, conditioning, history_clipping, spikes
 from steadygrad.remedies.gradients import GradientTransform
 from steadygrad.remedies.remedy import Card, Factory, Site
 from steadygrad.remedies.thresholds import Threshold
-from steadygrad.remedies.with_transforms import gradient_transforms, with_transforms
+from steadygrad.remedies.with_transforms import add_transform
 from steadygrad.training import TrainingSetup
 
 __all__ = [
@@ -48,13 +46,7 @@ def _remedy(transform: Callable[..., GradientTransform], *treats: Symptom, **car
     name, settings = transform.__name__, _settings(transform)
 
     def change(setup: TrainingSetup, **chosen: Any) -> TrainingSetup:
-        if setup.optimizer is None:
-            raise NotApplicableError(
-                f"{name}: expected a set-up with an optimizer, got None. Choose one with optimizer(name=...)."
-            )
-        transform(**chosen)  # a setting out of range is refused here, not in the midst of a training
-        others = tuple(other for other in gradient_transforms(setup.optimizer) if other.func is not transform)
-        return setup.replace(optimizer=with_transforms(setup.optimizer, (*others, partial(transform, **chosen))))
+        return add_transform(setup, name, transform, **chosen)
 
     change.__name__ = change.__qualname__ = name  # pickled by this module and name
     change.__doc__ = transform.__doc__

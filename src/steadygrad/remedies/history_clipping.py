@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,14 +12,14 @@ from torch import Tensor
 from steadygrad.remedies.clipping import factor_within, factors_within
 from steadygrad.remedies.gradients import Gradients, GradientTransform, State
 from steadygrad.remedies.tally import new_tally, recent_values, tallied
-from steadygrad.remedies.thresholds import positive, share, whole
+from steadygrad.remedies.thresholds import Threshold, by_step, positive, share, whole
 
 __all__ = ["clip_by_quantile", "clip_by_running_norm", "clip_by_zscore"]
 
 _ZSCORE_EPS = 1e-6  # added to the deviation, as ZClip has it
 
 
-def clip_by_quantile(percentile: float = 10.0, history: int = 1000) -> GradientTransform:
+def clip_by_quantile(percentile: Threshold = 10.0, history: int = 1000) -> GradientTransform:
     """Clip the global norm at a percentile of its own history (AutoClip).
 
     By design it acts on ``100 - percentile`` percent of the steps: small percentiles give steps of nearly one length.
@@ -32,7 +33,7 @@ def clip_by_quantile(percentile: float = 10.0, history: int = 1000) -> GradientT
     Reference:
         Seetharaman et al., AutoClip, 2020. https://arxiv.org/abs/2007.14469
     """
-    quantile = share("clip_by_quantile", "percentile", percentile, whole=100.0)
+    quantile = by_step("clip_by_quantile", "percentile", percentile, partial(share, whole=100.0))
     whole("clip_by_quantile", "history", history)
 
     def update(gradients: Gradients, state: State, _: Sequence[Tensor]) -> State:
@@ -40,14 +41,14 @@ def clip_by_quantile(percentile: float = 10.0, history: int = 1000) -> GradientT
         if norm == 0 or not math.isfinite(norm):
             return tallied(state, math.nan, 1.0)
         known = recent_values(tallied(state, norm, 1.0))
-        factor = factor_within(norm, known.quantile(quantile).item(), gradients.rounding)
+        factor = factor_within(norm, known.quantile(quantile(state["steps"])).item(), gradients.rounding)
         gradients.scale(factor)
         return tallied(state, norm, factor)
 
     return GradientTransform(lambda _: new_tally(history), update, "clip_by_quantile")
 
 
-def clip_by_zscore(deviations: float = 2.5, decay: float = 0.97, warmup: int = 25) -> GradientTransform:
+def clip_by_zscore(deviations: Threshold = 2.5, decay: float = 0.97, warmup: int = 25) -> GradientTransform:
     """Clip the global norm where it lies too many standard deviations above its running mean (ZClip).
 
     With ``z = (|g| - mean) / std > deviations`` the norm becomes ``mean + deviations * std * deviations / z``: the
@@ -63,7 +64,7 @@ def clip_by_zscore(deviations: float = 2.5, decay: float = 0.97, warmup: int = 2
     Reference:
         Kumar et al., ZClip, 2025, algorithm 1. https://arxiv.org/abs/2504.02507
     """
-    positive("clip_by_zscore", "deviations", deviations)
+    threshold = by_step("clip_by_zscore", "deviations", deviations)
     share("clip_by_zscore", "decay", decay)
     whole("clip_by_zscore", "warmup", warmup)
 
@@ -78,8 +79,9 @@ def clip_by_zscore(deviations: float = 2.5, decay: float = 0.97, warmup: int = 2
             if len(first) == warmup:
                 state |= {"mean": first.mean().item(), "variance": first.var(correction=0).item()}
             return state
+        most = threshold(state["steps"])
         z = (norm - mean) / (math.sqrt(variance) + _ZSCORE_EPS)
-        bound = mean + deviations * math.sqrt(variance) * deviations / z if z > deviations else norm
+        bound = mean + most * math.sqrt(variance) * most / z if z > most else norm
         factor = bound / norm
         gradients.scale(factor)
         mean = decay * mean + (1 - decay) * bound
@@ -92,7 +94,7 @@ def clip_by_zscore(deviations: float = 2.5, decay: float = 0.97, warmup: int = 2
 
 
 def clip_by_running_norm(
-    ratio: float = 1.05, decay: float = 0.98, warmup: int = 100, warmup_norm: float = 1.0
+    ratio: Threshold = 1.05, decay: float = 0.98, warmup: int = 100, warmup_norm: float = 1.0
 ) -> GradientTransform:
     """Clip each parameter's gradient at a multiple of the running mean of its own norm (AdaGC).
 
@@ -109,7 +111,7 @@ def clip_by_running_norm(
     Reference:
         Wang et al., AdaGC, 2025, algorithm 1. https://arxiv.org/abs/2502.11034
     """
-    positive("clip_by_running_norm", "ratio", ratio)
+    most = by_step("clip_by_running_norm", "ratio", ratio)
     positive("clip_by_running_norm", "warmup_norm", warmup_norm)
     share("clip_by_running_norm", "decay", decay)
     whole("clip_by_running_norm", "warmup", warmup)
@@ -126,14 +128,14 @@ def clip_by_running_norm(
         gamma = known[gradients.positions]
         warm = state["steps"] + 1 >= warmup
         if warm:
-            factors = torch.where(gamma > 0, factors_within(norms, ratio * gamma, rounding), 1.0)
+            factors = torch.where(gamma > 0, factors_within(norms, most(state["steps"]) * gamma, rounding), 1.0)
         else:
             factors = torch.full_like(norms, factor_within(gradients.global_norm(), warmup_norm, rounding))
         gradients.scale_each(factors)
         clipped = norms * factors
         followed = decay * gamma + (1 - decay) * clipped if warm else torch.minimum(gamma, clipped)
         known[gradients.positions] = torch.where(norms > 0, torch.where(gamma > 0, followed, clipped), gamma)
-        highest = max((norms / gamma)[gamma > 0].tolist(), default=math.nan)
+        highest = max((norms / gamma)[gamma > 0].tolist(), default=math.nan) if warm else math.nan
         return tallied(state, highest, min(factors.tolist(), default=1.0)) | {"gamma": known}
 
     return GradientTransform(init, update, "clip_by_running_norm")

@@ -25,7 +25,7 @@ class WithZLoss:
     """A loss plus ``weight * mean(log(Z)^2)``, ``Z`` the sum of the exponentials of a sample's logits.
 
     Attributes:
-        loss: Of logits whose classes lie along dimension 1, or along the last one if the target says so.
+        loss: Of logits whose classes lie along dimension 1, or along the last one if only that fits the target.
         weight: Factor, 0 or above.
     """
 
@@ -34,7 +34,8 @@ class WithZLoss:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the loss."""
-        classes_last = target.shape == output.shape[:-1]
+        classes_first = target.shape == output.shape[:1] + output.shape[2:]  # as torch has them
+        classes_last = target.shape == output.shape[:-1] and not classes_first
         log_z = output.logsumexp(-1 if classes_last else 1)
         return self.loss(output, target) + self.weight * log_z.square().mean()
 

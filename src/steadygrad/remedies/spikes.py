@@ -11,7 +11,7 @@ from torch import Tensor
 from steadygrad.errors import SetupError
 from steadygrad.remedies.gradients import Gradients, GradientTransform, State
 from steadygrad.remedies.tally import new_tally, recent_values, tallied
-from steadygrad.remedies.thresholds import Threshold, by_step, positive, share, whole
+from steadygrad.remedies.thresholds import Threshold, by_step, share, whole
 
 __all__ = ["clip_spikes", "skip_nonfinite", "skip_spikes", "zero_nonfinite"]
 
@@ -66,7 +66,7 @@ def zero_nonfinite() -> GradientTransform:
     return GradientTransform(lambda _: new_tally(), update, "zero_nonfinite")
 
 
-def skip_spikes(deviations: float = 6.0, window: int = 128, give_up_after: int = 10) -> GradientTransform:
+def skip_spikes(deviations: Threshold = 6.0, window: int = 128, give_up_after: int = 10) -> GradientTransform:
     """Skip steps whose global norm lies too many standard deviations above the mean of the last steps.
 
     Skipped norms and zeros do not count as last steps. A spike is short: after ``give_up_after`` skipped steps in a row
@@ -81,7 +81,7 @@ def skip_spikes(deviations: float = 6.0, window: int = 128, give_up_after: int =
     Reference:
         The skip-step optimizer of OLMo-core: 6 deviations, 128 steps. https://github.com/allenai/OLMo-core
     """
-    positive("skip_spikes", "deviations", deviations)
+    threshold = by_step("skip_spikes", "deviations", deviations)
     whole("skip_spikes", "window", window)
     whole("skip_spikes", "give_up_after", give_up_after)
 
@@ -94,7 +94,7 @@ def skip_spikes(deviations: float = 6.0, window: int = 128, give_up_after: int =
             return tallied(state, norm, 1.0)
         mean = known.mean().item()
         deviation = max(known.std().item(), _LEAST_DEVIATION * mean)
-        if norm <= mean + deviations * deviation:
+        if norm <= mean + threshold(state["steps"]) * deviation:
             return tallied(state, norm, 1.0) | {"in_a_row": 0}
         if state["in_a_row"] >= give_up_after:
             return tallied(state | {"recent": []}, norm, 1.0) | {"in_a_row": 0}

@@ -41,7 +41,10 @@ class Deeds:
 
     @property
     def suggestion(self) -> float | None:
-        """A threshold that would act on one step in twenty; None before the first step."""
+        """A threshold that would act on one step in twenty; None before the first step.
+
+        Of clips by percentile or deviations, whose settings are no norms, it is one for ``clip_by_global_norm``.
+        """
         return self.percentiles.get(SUGGESTED)
 
     def __str__(self) -> str:

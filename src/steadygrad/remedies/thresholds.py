@@ -44,18 +44,6 @@ class Decaying:
         return max(self.least, self.start * self.decay**step)
 
 
-def by_step(where: str, name: str, threshold: Threshold) -> Callable[[int], float]:
-    """Return a threshold as a function of the step that gives numbers above 0.
-
-    Raises:
-        UsageError: If the number, now or later, is not above 0 and finite.
-    """
-    if callable(threshold):
-        return lambda step: positive(where, name, threshold(step))
-    constant = positive(where, name, threshold)
-    return lambda _: constant
-
-
 def positive(where: str, name: str, number: float) -> float:
     """Return ``number``.
 
@@ -87,3 +75,17 @@ def share(where: str, name: str, number: float, whole: float = 1.0) -> float:
     if not 0 < number < whole:
         raise UsageError(f"{where}: expected {name} above 0 and below {whole:g}, got {number}. Start with its default.")
     return number / whole
+
+
+def by_step(
+    where: str, name: str, threshold: Threshold, check: Callable[[str, str, float], float] = positive
+) -> Callable[[int], float]:
+    """Return a threshold as a function of the step that gives numbers that ``check`` has seen.
+
+    Raises:
+        UsageError: If the number, now or later, is refused.
+    """
+    if callable(threshold):
+        return lambda step: check(where, name, threshold(step))
+    constant = check(where, name, threshold)
+    return lambda _: constant

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from steadygrad.errors import NotApplicableError
 from steadygrad.remedies.attach import attach
 from steadygrad.remedies.gradients import GradientTransform, chain
-from steadygrad.training import WithLearningRate
+from steadygrad.training import TrainingSetup, WithLearningRate
 
-__all__ = ["WithTransforms", "gradient_transforms", "with_transforms"]
+__all__ = ["WithTransforms", "add_transform", "gradient_transforms", "with_transforms"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -55,3 +57,21 @@ def with_transforms(factory: OptimizerFactory, transforms: tuple[partial[Gradien
         inner: OptimizerFactory = replace(factory, factory=with_transforms(factory.factory, transforms))  # type: ignore[type-var, attr-defined]  # a wrapper of ours
         return inner
     return WithTransforms(factory, transforms) if transforms else factory
+
+
+def add_transform(
+    setup: TrainingSetup, name: str, transform: Callable[..., GradientTransform], **settings: Any
+) -> TrainingSetup:
+    """Return a set-up whose optimizers apply ``transform(**settings)`` last, in place of an earlier one of its kind.
+
+    Raises:
+        NotApplicableError: If the set-up has no optimizer; ``name`` says which remedy wanted one.
+        UsageError: If a setting is out of range.
+    """
+    if setup.optimizer is None:
+        raise NotApplicableError(
+            f"{name}: expected a set-up with an optimizer, got None. Choose one with optimizer(name=...)."
+        )
+    transform(**settings)  # a setting out of range is refused here, not in the midst of a training
+    others = tuple(other for other in gradient_transforms(setup.optimizer) if other.func is not transform)
+    return setup.replace(optimizer=with_transforms(setup.optimizer, (*others, partial(transform, **settings))))

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
 from steadygrad.errors import SetupError
 from steadygrad.records import Blueprint, LayerStats, Moments, Observation, Role
 from steadygrad.signals.blueprint import Recorded, draw_blueprint, optimizer_of, record
-from steadygrad.signals.layers import RECTIFIERS, SATURATION_BOUNDS, canonical
+from steadygrad.signals.layers import RECTIFIERS, SATURATION_BOUNDS, canonical, plain_name
 from steadygrad.signals.moments import batch_deviation, moments, share_outside, squared_distance, sum_of_squares
 from steadygrad.signals.recorder import Call
 from steadygrad.training import (
@@ -72,6 +73,7 @@ def _measure(setup: TrainingSetup, batch: Batch, before: dict[int, Tensor]) -> t
     optimizer = optimizer_of(setup)
     blueprint = draw_blueprint(setup, recorded, optimizer)
     weights = {id(weight): weight for call in recorded.calls for weight in _weights(call)}
+    made = _made_weights(setup.model, recorded.calls)
     received = {key: moments(grads[key], zeros=False) for key in weights if key in grads}
     norms = [grad.rms * math.sqrt(grad.numel - grad.nonfinite) for grad in received.values()]
     norms += [math.sqrt(sum_of_squares(grad)) for key, grad in grads.items() if key not in received]
@@ -80,7 +82,7 @@ def _measure(setup: TrainingSetup, batch: Batch, before: dict[int, Tensor]) -> t
         steps = {key: squared_distance(weight, before[key]) for key, weight in weights.items()}
     layers = [
         replace(
-            _weight_stats(call, before, received, steps, measured.get(position, LayerStats(""))),
+            _weight_stats(call, before, made, received, steps, measured.get(position, LayerStats(""))),
             name=call.name,
             output_grad=output_grads.get(position),
         )
@@ -173,9 +175,27 @@ def _weights(call: Call) -> list[nn.Parameter]:
     return [parameter for parameter in call.parameters if parameter.dim() > 1 or call.role is Role.OTHER]
 
 
+@torch.no_grad()
+def _made_weights(model: nn.Module, calls: list[Call]) -> dict[str, Moments]:
+    """Return the moments of the weights that are made of parameters, as by weight normalization, by module name."""
+    called = {call.module for call in calls if _weights(call)}
+    found = {}
+    for name, module in model.named_modules():
+        if plain_name(name) not in called:
+            continue
+        if is_parametrized(module, "weight"):
+            module.parametrizations.eval()  # in training mode, reading it would make another power iteration
+        elif "weight" not in vars(module):  # where hooks of torch's older utilities leave it
+            continue
+        if isinstance(weight := module.weight, Tensor) and weight.dim() > 1:
+            found[plain_name(name)] = moments(weight.detach(), zeros=False)
+    return found
+
+
 def _weight_stats(
     call: Call,
     before: dict[int, Tensor],
+    made: dict[str, Moments],
     received: dict[int, Moments],
     steps: dict[int, float],
     stats: LayerStats,
@@ -184,12 +204,17 @@ def _weight_stats(
     keys = [id(weight) for weight in _weights(call)]
     if not keys:
         return stats
-    weight = _joined([moments(before[key], zeros=False) for key in keys])
+    own = _joined([moments(before[key], zeros=False) for key in keys])
     grads = [received[key] for key in keys if key in received]
     ratio = None
-    if steps and grads and weight.rms > 0:
-        ratio = math.sqrt(sum(steps[key] for key in keys) / weight.numel) / weight.rms
-    return replace(stats, weight=weight, weight_grad=_joined(grads) if grads else None, update_ratio=ratio)
+    if steps and grads and own.rms > 0:
+        ratio = math.sqrt(sum(steps[key] for key in keys) / own.numel) / own.rms
+    return replace(
+        stats,
+        weight=made.get(call.module, own),
+        weight_grad=_joined(grads) if grads else None,
+        update_ratio=ratio,
+    )
 
 
 def _joined(parts: list[Moments]) -> Moments:
