@@ -56,9 +56,7 @@ def test_thirty_layers_learn(activation: type[nn.Module]) -> None:
     setup = initialization()(deep(activation))
     training = Training(setup.replace(optimizer=lambda p: torch.optim.Adam(p, lr=7e-4)), seed=1)
     training.advance(400)
-    assert (
-        evaluate(setup, training.model, setup.validation)[1] > 0.9
-    )  # seen: .92 to .97; without it .10 to .12
+    assert evaluate(setup, training.model, setup.validation)[1] > 0.9  # seen: .92 to .97; without it .10 to .12
 
 
 def test_twins_make_a_rectifier_network_linear_at_first(make_setup, mlp) -> None:
