@@ -24,10 +24,16 @@ def test_fit_score_sample_filters_export(tmp_path: Path) -> None:
     quick = ("--hidden", "30,20", "--pretrain-epochs", 2, "--epochs", 5, "--save", model)
     assert "test error" in run("fit", *quick)
     assert "% of 360 rows" in run("score", model)
+    page = tmp_path / "r.html"
+    run("fit", *quick, "--early-stopping", "--report", page)
+    shown = page.read_text(encoding="utf-8")
+    for words in ("test error", "free-energy gap", "Fine-tuning: loss", "30 units of the first layer", "100 draws"):
+        assert words in shown
     assert "30 filters" in run("filters", model, "--out", tmp_path / "f.png")
     run("export", model, "--out", tmp_path / "net")
     assert load_file(tmp_path / "net")["0.weight"].shape == (30, 64)
-    run("fit", *quick, "--generative")
+    run("fit", *quick, "--generative", "--report", page)
+    assert "top: update to weight ratio" in page.read_text(encoding="utf-8")
     assert "4 samples" in run("sample", model, "--label", 3, "--count", 4, "--steps", 5, "--out", tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="--label: expected one of 0, 1"):
@@ -41,6 +47,13 @@ def test_files_without_classes_make_plain_networks(tmp_path: Path) -> None:
     assert "nats a sample (exact)" in run("fit", *options)
     assert "nats a sample (exact)" in run("score", tmp_path / "dbn", "--data", tmp_path / "rows.npy")
     run("sample", tmp_path / "dbn", "--count", 2, "--steps", 3, "--out", tmp_path / "s.png")
+    np.save(tmp_path / "rows.npy", rows[:, :7])
+    run("fit", *options, "--report", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "7 features are no small square images" in page
+    assert "nats a sample (exact)" in page
+    with pytest.raises(UsageError, match=r"--report: expected a file that ends in .html"):
+        run("fit", *options, "--report", tmp_path / "r.pdf")
 
 
 def test_tables_name_their_label(tmp_path: Path) -> None:
