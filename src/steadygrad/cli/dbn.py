@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from steadygrad.cli.options import Traceback, console
+from steadygrad.cli.options import Board, Traceback, check_board, console, print_board
 from steadygrad.cli.treat import check_report
 from steadygrad.errors import DataFileError, UsageError
 from steadygrad.training.datasets import load
@@ -47,6 +47,7 @@ def fit(
     ] = False,
     device: Annotated[str | None, typer.Option(help="Where to run, as torch names it.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with course, filters and samples (.html).")] = None,
+    tensorboard: Board = None,
     seed: Seed = 0,
     traceback: Traceback = False,
 ) -> None:
@@ -54,11 +55,13 @@ def fit(
     from steadygrad.boltzmann import DBN, RBM, DBNClassifier
     from steadygrad.boltzmann.page import network_page
     from steadygrad.boltzmann.sources import usual_batch
+    from steadygrad.boltzmann.tensorboard import write_board
 
     if not save.parent.is_dir():
         raise UsageError(f"--save: expected a file in an existing folder, got {str(save)!r}.")
     if report is not None:
         check_report(report, (".html",))
+    check_board(tensorboard)
     rows, classes, test = read_rows(data, label)
     sizes = _sizes(hidden)
     batch_size = batch_size or usual_batch(len(rows))
@@ -89,6 +92,9 @@ def fit(
     if report is not None:
         report.write_text(network_page(network, known), encoding="utf-8")
         screen.print(f"Report written to {report}", soft_wrap=True, markup=False)
+    if tensorboard is not None:
+        write_board(network, tensorboard)
+        print_board(tensorboard)
 
 
 @app.command()
@@ -145,8 +151,8 @@ def filters(
     traceback: Traceback = False,
 ) -> None:
     """Draw the weights of the first layer, each tile at its own scale, zero as middle gray."""
-    from steadygrad.boltzmann.page import filters_of
     from steadygrad.boltzmann.pictures import mosaic, png
+    from steadygrad.boltzmann.portrait import filters_of
 
     network = load_network(model)
     weight = filters_of(network)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steadygrad.errors import MissingDependencyError
 from steadygrad.records.history import STEP_STATISTICS
+from steadygrad.report.tensorboard import PREFIX, writer_class
 
 __all__ = ["TensorBoard"]
 
-PREFIX = "steadygrad"
 EXTREMES = ("grad_rms", "update_ratio", "output_rms", "output_grad_rms", "dead_fraction", "saturated_fraction")
 
 
@@ -30,13 +29,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, layers: bool = False) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                'TensorBoard: tensorboard is not installed. pip install "steadygrad[tensorboard]"'
-            ) from error
-        self._writer, self._layers = SummaryWriter(str(folder)), layers
+        self._writer, self._layers = writer_class()(str(folder)), layers
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Write one event of a monitor."""

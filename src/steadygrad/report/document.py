@@ -148,7 +148,8 @@ def _finding(finding: Finding, card: Card | None, step: int | None) -> str:
 def picture(png: bytes, words: str) -> str:
     """Return a PNG picture that the page itself holds, with the words that stand for it and under it."""
     source = f"data:image/png;base64,{b64encode(png).decode()}"
-    return f'<figure><img src="{source}" alt="{safe(words)}"><figcaption>{safe(words)}</figcaption></figure>'
+    image = f'<img src="{source}" alt="{safe(words)}">'
+    return f'<figure class="sg-chart">{image}<figcaption>{safe(words)}</figcaption></figure>'
 
 
 def table(sheet: Sheet) -> str:
