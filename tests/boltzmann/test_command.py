@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from steadygrad.boltzmann import DBNClassifier
 from steadygrad.cli.dbn import app, read_rows
-from steadygrad.errors import DataFileError, UsageError
+from steadygrad.errors import DataFileError, MissingDependencyError, UsageError
 
 
 def run(*arguments: object) -> str:
@@ -24,10 +26,16 @@ def test_fit_score_sample_filters_export(tmp_path: Path) -> None:
     quick = ("--hidden", "30,20", "--pretrain-epochs", 2, "--epochs", 5, "--save", model)
     assert "test error" in run("fit", *quick)
     assert "% of 360 rows" in run("score", model)
+    page = tmp_path / "r.html"
+    run("fit", *quick, "--early-stopping", "--report", page)
+    shown = page.read_text(encoding="utf-8")
+    for words in ("test error", "free-energy gap", "Fine-tuning: loss", "30 units of the first layer", "100 draws"):
+        assert words in shown
     assert "30 filters" in run("filters", model, "--out", tmp_path / "f.png")
     run("export", model, "--out", tmp_path / "net")
     assert load_file(tmp_path / "net")["0.weight"].shape == (30, 64)
-    run("fit", *quick, "--generative")
+    run("fit", *quick, "--generative", "--report", page)
+    assert "top: update to weight ratio" in page.read_text(encoding="utf-8")
     assert "4 samples" in run("sample", model, "--label", 3, "--count", 4, "--steps", 5, "--out", tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="--label: expected one of 0, 1"):
@@ -41,6 +49,13 @@ def test_files_without_classes_make_plain_networks(tmp_path: Path) -> None:
     assert "nats a sample (exact)" in run("fit", *options)
     assert "nats a sample (exact)" in run("score", tmp_path / "dbn", "--data", tmp_path / "rows.npy")
     run("sample", tmp_path / "dbn", "--count", 2, "--steps", 3, "--out", tmp_path / "s.png")
+    np.save(tmp_path / "rows.npy", rows[:, :7])
+    run("fit", *options, "--report", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "no small square images" in page
+    assert "nats a sample (exact)" in page
+    with pytest.raises(UsageError, match=r"--report: expected a file that ends in .html"):
+        run("fit", *options, "--report", tmp_path / "r.pdf")
 
 
 def test_tables_name_their_label(tmp_path: Path) -> None:
@@ -55,3 +70,32 @@ def test_tables_name_their_label(tmp_path: Path) -> None:
         read_rows(str(tmp_path / "none.npy"))
     with pytest.raises(UsageError, match=r"--data: expected digits, mnist, fashion-mnist or a \.npy"):
         read_rows("nothing")
+
+
+def test_tensorboard_shows_course_filters_and_samples(tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    board = tmp_path / "board"
+    quick = ("--hidden", "30,20", "--pretrain-epochs", 3, "--epochs", 2, "--save", tmp_path / "dbn")
+    assert f"tensorboard --logdir {board}" in run("fit", *quick, "--tensorboard", board).replace("\n", "")
+    shown = loader.EventAccumulator(str(board))
+    shown.Reload()
+    classifier = DBNClassifier.load(tmp_path / "dbn")
+    for tag, records in (
+        ("update_ratio/rbms_[1]", classifier.dbn_.rbms_[1].history_),
+        ("loss/fine_tuning", classifier.history_),
+    ):
+        key = tag.partition("/")[0]
+        events = [(event.step, event.value) for event in shown.Scalars(f"steadygrad/{tag}")]
+        assert events == [(record["epoch"], pytest.approx(record[key], rel=1e-5)) for record in records]
+    (filters,) = shown.Images("steadygrad/filters")
+    assert (filters.width, filters.height) == (1 + 6 * 9, 1 + 5 * 9)
+    assert shown.Images("steadygrad/samples")
+    with pytest.raises(UsageError, match="--tensorboard: expected a new or empty folder"):
+        run("fit", *quick, "--tensorboard", board)
+
+
+def test_a_missing_tensorboard_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[tensorboard\]"'):
+        run("fit", "--save", tmp_path / "dbn", "--tensorboard", tmp_path / "board")
+    assert not (tmp_path / "dbn").exists()

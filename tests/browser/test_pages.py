@@ -55,7 +55,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
     yield open_page
     context.close()
     assert said == []
-    assert {url for url in asked if not url.endswith("/page.html")} == set()
+    assert {url for url in asked if not url.endswith("/page.html") and not url.startswith("data:")} == set()
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "notebook"])
@@ -65,6 +65,16 @@ def test_a_page_opens_and_fits_a_phone(show: Show, name: str) -> None:
     assert page.locator("button.theme").count() == 1, "the script ran"
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_filters_and_samples_are_seen(show: Show) -> None:
+    page = show("belief network")
+    drawn = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert drawn == [1 + 7 * 9, 1 + 10 * 9], "40 filters and 100 samples of 8 x 8 pixels with gaps between"
+    assert all(page.locator("img").evaluate_all("images => images.map(image => image.alt)"))
+    slider = page.get_by_role("slider").first
+    slider.press("Home")
+    assert "step 1" in page.locator("figure output").first.inner_text()
 
 
 def test_hostile_words_stand_as_text(show: Show) -> None:

@@ -35,7 +35,8 @@ def test_the_articles_grid_runs_resumes_shows_and_exports(capsys: pytest.Capture
     assert "Results are stored in mnist-grid.sqlite" in first
     assert (tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
     assert main(["lab", "mnist-grid", *SMALL]) == 0
-    assert main(["lab", "show", "mnist-grid.sqlite", "--by", "lr"]) == 0
+    assert main(["lab", "show", "mnist-grid.sqlite", "--by", "lr", "--tensorboard", "board"]) == 0
+    assert len(list((tmp_path / "board").iterdir())) == 4
     assert "Robustness by lr" in capsys.readouterr().out
     assert main(["lab", "export", "mnist-grid.sqlite", "a.csv"]) == 0
     assert "4 runs written to a.csv" in capsys.readouterr().out

@@ -37,6 +37,22 @@ def data(accumulate: int) -> TensorDataset:
     return TensorDataset(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
 
 
+@EITHER_WAY
+def test_a_plain_loop(accumulate: int, half: bool) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    with Monitor(model, optimizer, every=1) as monitor:
+        for step, (x, y) in enumerate(batches(accumulate)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = loss_of(model(x), y)
+            (loss / accumulate).backward()
+            if step % accumulate == accumulate - 1:
+                nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+    assert_right(monitor, accumulate, half)
+
+
 def fit_lightning(callback: Any, accumulate: int, half: bool, breaks: bool = False) -> None:
     import lightning.pytorch as pl
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from steadygrad.errors import MissingDependencyError, StoreError, UsageError
 from steadygrad.lab import Result, export
 from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
+from steadygrad.lab.tensorboard import write_board
 
 
 def result(train: float, test: float, outcome: str = "done", **configuration: object) -> Result:
@@ -138,3 +140,20 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[pandas\]"'):
         export(RUNS, tmp_path / "a.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_shows_each_run_with_its_hyperparameters(tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    done = Result({"lr": 0.1, "name": "<a/b>"}, (5, 10), (2.0, 1.0), (0.5, 0.75), train=0.9, test=0.8)
+    failed = Result({"lr": 9.0, "name": None}, (5,), (math.inf,), (-math.inf,), diverged=True)
+    write_board([done, failed], tmp_path / "board")
+    folders = sorted((tmp_path / "board").iterdir())
+    assert [folder.name for folder in folders] == ["00000 lr=0.1,name=_a_b_", "00001 lr=9.0,name=None"]
+    first, second = (loader.EventAccumulator(str(folder)).Reload() for folder in folders)
+    assert [(e.step, e.value) for e in first.Scalars("steadygrad/loss")] == [(5, 2.0), (10, 1.0)]
+    assert [e.value for e in first.Scalars("steadygrad/validation")] == [0.5, 0.75]
+    assert [round(e.value, 6) for e in first.Scalars("steadygrad/final/test")] == [0.8]
+    assert second.Tags()["scalars"] == []
+    for shown, outcome in ((first, "done"), (second, "diverged")):
+        content = shown.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        assert all(word in content for word in (b"lr", b"name", outcome.encode()))

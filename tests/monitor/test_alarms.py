@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from steadygrad.errors import AlarmError, DataFileError, MissingDependencyError, SteadygradWarning
-from steadygrad.monitor import JsonLines, Monitor, TensorBoard, read_log
+from steadygrad.monitor import JsonLines, Monitor, TensorBoard, WandB, read_log
 from steadygrad.records import Finding
 
 from .networks import batch, mlp, same, train
@@ -118,6 +119,46 @@ def test_tensorboard_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[tensorboard\]"'):
         TensorBoard(tmp_path)
+
+
+class Standin:
+    """What the sink asks of a run of W&B."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.axes: dict[str, str | None] = {}
+
+    def define_metric(self, name: str, *, step_metric: str | None = None) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, data: dict[str, Any]) -> None:
+        self.rows.append(data)
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_wandb_gets_totals_and_findings_and_layers_on_demand(layers: bool) -> None:
+    run = Standin()
+    monitor = watched(sick(), steps=5, every=1, sinks=[WandB(run, layers=layers)])
+    assert run.axes == {"steadygrad/step": None, "steadygrad/*": "steadygrad/step"}
+    looks = [row for row in run.rows if "steadygrad/grad_norm" in row]
+    assert [row["steadygrad/step"] for row in looks] == monitor.history.steps.tolist()
+    norms = [row["steadygrad/grad_norm"] for row in looks]
+    np.testing.assert_allclose(norms, monitor.history.column("grad_norm", of="step"), rtol=1e-5)
+    assert ("steadygrad/grad_norm/24" in looks[0]) == layers
+    told = {name.rpartition("/")[2] for row in run.rows for name in row if name.startswith("steadygrad/finding/")}
+    assert told == {finding.code for finding in monitor.findings}
+    assert told
+
+
+def test_a_real_run_of_wandb_takes_what_the_sink_logs(tmp_path: Path) -> None:
+    wandb = pytest.importorskip("wandb")
+    with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True)) as run:
+        monitor = watched(sick(), steps=5, every=1, sinks=[WandB(run)])
+        said = dict(run.summary)
+    assert said["steadygrad/step"] == 4
+    last = monitor.history.column("grad_norm", of="step")[-1]
+    assert said["steadygrad/grad_norm"] == pytest.approx(last, rel=1e-5)
+    assert {f"steadygrad/finding/{finding.code}" for finding in monitor.findings} <= said.keys()
 
 
 def test_no_bare_nan_is_written(tmp_path: Path) -> None:

@@ -129,6 +129,19 @@ def test_scripts_as_tutorials_write_them(tmp_path: Path, body: str, layers: int)
 
 
 @pytest.mark.slow
+def test_tensorboard_gets_the_looks(tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (tmp_path / "train.py").write_text(HEAD + PLAIN)
+    options = ("--every", "1", "--out", "run", "--tensorboard", "board")
+    run("watch", "train.py", *options, cwd=tmp_path)
+    history, _, _ = read_run(tmp_path / "run")
+    shown = loader.EventAccumulator(str(tmp_path / "board")).Reload()
+    norms = {event.step: event.value for event in shown.Scalars("steadygrad/grad_norm")}
+    seen = history.column("grad_norm", of="step")
+    assert list(norms) == history.steps[np.isfinite(seen)].tolist()
+    np.testing.assert_allclose(list(norms.values()), seen[np.isfinite(seen)], rtol=1e-5)
+
+
 def test_a_script_that_fails_shows_its_own_traceback_and_leaves_a_run(tmp_path: Path) -> None:
     script(tmp_path, PLAIN + "\nraise ValueError('theirs')\n")
     watched = run("watch", "train.py", "--every", "1", "--out", "run", cwd=tmp_path)

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from steadygrad.boltzmann import DBN, RBM
+from steadygrad.boltzmann.page import network_page
 from steadygrad.diagnosis import RULES
 from steadygrad.records import Verdict
 from steadygrad.report import diagnosis_page, notebook_html, run_page, treatment_page
+from steadygrad.training.datasets import load
 
 from .samples import (
     CURE,
@@ -32,9 +35,9 @@ from .samples import (
     trials,
 )
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
-LOADING = {"link", "img", "iframe", "object", "embed", "image", "use", "base", "form"}
+LOADING = {"link", "iframe", "object", "embed", "image", "use", "base", "form"}
 
 
 class Reader(HTMLParser):
@@ -77,6 +80,13 @@ def full_treatment(notes: tuple[str, ...] = ("Stopped by the clock.",)) -> str:
     return treatment_page(sick(), healthy(24), trials(), proof(), Verdict.CURED, CURE, notes, RULES)
 
 
+def belief_network() -> str:
+    rows = load("digits").train[0].numpy()[:300]
+    rbm = RBM(n_epochs=4, method="cd", learning_rate=5.0, early_stopping=True)
+    network = DBN((40, 20), rbm=rbm, random_state=0).fit(rows)
+    return network_page(network, {HOSTILE: HOSTILE}, steps=20)
+
+
 PAGES = {
     "sick": lambda: diagnosis_page(sick(), RULES),
     "healthy": lambda: diagnosis_page(healthy(), RULES),
@@ -101,6 +111,7 @@ PAGES = {
     "long run": lambda: run_page(history(3, 20_000, every=50), alarms() * 100, SUMMARY, RULES),
     "deep run": lambda: run_page(history(10_000, 20), alarms(), SUMMARY, RULES),
     "hostile run": lambda: run_page(hostile_history(), [(7, hostile().findings[0])], hostile_summary(), RULES),
+    "belief network": belief_network,
     "notebook": lambda: notebook_html(hostile()),
 }
 
@@ -112,19 +123,21 @@ def test_a_page_is_well_formed_small_and_loads_nothing(name: str) -> None:
     assert LOADING.isdisjoint(reader.tags)
     names = {attribute for attribute, _ in reader.attributes}
     assert not any(attribute.startswith("on") for attribute in names)
-    assert names.isdisjoint({"src", "href", "xlink:href", "srcset", "action"})
+    sources = [value or "" for attribute, value in reader.attributes if attribute == "src"]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert names.isdisjoint({"href", "xlink:href", "srcset", "action"})
     shown = page.replace(SVG_NAMESPACE, "")  # a name, which nothing loads
     assert not re.search(r"https?://|url\(|@import", shown)
     assert reader.tags.count("script") == (name != "notebook")
     assert len(page.encode("utf-8")) < 1_000_000
 
 
-@pytest.mark.parametrize("name", ["sick", "hostile", "treatment", "run", "hostile run"])
+@pytest.mark.parametrize("name", ["sick", "hostile", "treatment", "run", "hostile run", "belief network"])
 def test_the_same_records_give_the_same_bytes(name: str) -> None:
     assert PAGES[name]() == PAGES[name]()
 
 
-@pytest.mark.parametrize("name", ["hostile treatment", "hostile run"])
+@pytest.mark.parametrize("name", ["hostile treatment", "hostile run", "belief network"])
 def test_hostile_names_are_text(name: str) -> None:
     reader = read(PAGES[name]())
     assert "<script>alert('x')</script>[bold red]\\x1b[31m\\u202e&\"\\ud800" in reader.text

@@ -209,3 +209,10 @@ def test_range_without_a_finite_entry_is_nan(values: Tensor) -> None:
     found = range_of(values)
     assert all(math.isnan(number) for number in (found.low, found.high, found.mean, found.std))
     assert found.nonfinite == values.numel()
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_nothing_is_never_a_negative_zero(zero: float) -> None:
+    read = moments(torch.full((4, 3), zero))
+    for size in (batch_deviation(torch.full((4, 3), zero)), batch_deviation(torch.ones(4, 3)), read.rms, read.abs_max):
+        assert str(size) == "0.0"

@@ -1,21 +1,24 @@
-"""Filters and samples as PNG files, written with the standard library alone."""
+"""Filters and samples as PNG pictures, made with the standard library alone."""
 
 from __future__ import annotations
 
 import math
-import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 
 from steadygrad.errors import UsageError
 
-__all__ = ["mosaic", "write_png"]
+__all__ = ["are_images", "mosaic", "png"]
 
 _GAP = 1  # pixels between tiles
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def are_images(features: int) -> bool:
+    """Return whether rows of so many features are square images."""
+    return math.isqrt(features) ** 2 == features
 
 
 def mosaic(rows: np.ndarray, zero: float | None = None, columns: int | None = None) -> np.ndarray:
@@ -30,12 +33,12 @@ def mosaic(rows: np.ndarray, zero: float | None = None, columns: int | None = No
     Raises:
         UsageError: If rows are no squares.
     """
-    side = math.isqrt(rows.shape[1])
-    if side * side != rows.shape[1]:
+    if not are_images(rows.shape[1]):
         raise UsageError(f"mosaic: expected rows of a square number of pixels, got {rows.shape[1]}. Only images fit.")
     if zero is not None:
         peak = np.abs(rows - zero).max(1, keepdims=True)
         rows = 0.5 + (rows - zero) / (2 * np.where(peak > 0, peak, 1))
+    side = math.isqrt(rows.shape[1])
     columns = columns or math.ceil(math.sqrt(len(rows)))
     lines = -(-len(rows) // columns)
     step = side + _GAP
@@ -47,13 +50,13 @@ def mosaic(rows: np.ndarray, zero: float | None = None, columns: int | None = No
     return canvas
 
 
-def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
-    """Write grayscale bytes of shape ``(height, width)`` as a PNG file."""
+def png(pixels: np.ndarray) -> bytes:
+    """Return grayscale bytes of shape ``(height, width)`` as the content of a PNG file."""
     height, width = pixels.shape
     lines = b"".join(b"\x00" + line.tobytes() for line in pixels.astype(np.uint8))  # 0: no filter on this line
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grayscale
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
-    Path(path).write_bytes(_PNG + b"".join(_chunk(kind, content) for kind, content in chunks))
+    return _PNG + b"".join(_chunk(kind, content) for kind, content in chunks)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

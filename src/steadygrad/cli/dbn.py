@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from steadygrad.cli.options import Traceback, console
+from steadygrad.cli.options import Board, Traceback, check_board, console, print_board
+from steadygrad.cli.treat import check_report
 from steadygrad.errors import DataFileError, UsageError
 from steadygrad.training.datasets import load
 
@@ -41,43 +42,59 @@ def fit(
     ] = False,
     method: Annotated[str, typer.Option(help="cd, pcd or pt.")] = "cd",
     batch_size: Annotated[int | None, typer.Option(help="Rows an update; by default 100, fewer for few rows.")] = None,
+    early_stopping: Annotated[
+        bool, typer.Option("--early-stopping", help="Hold a tenth out; a layer ends when its free-energy gap grows.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Where to run, as torch names it.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with course, filters and samples (.html).")] = None,
+    tensorboard: Board = None,
     seed: Seed = 0,
     traceback: Traceback = False,
 ) -> None:
     """Pretrain layer by layer, fine-tune with the classes if there are some, and keep the network."""
     from steadygrad.boltzmann import DBN, RBM, DBNClassifier
+    from steadygrad.boltzmann.page import network_page
     from steadygrad.boltzmann.sources import usual_batch
+    from steadygrad.boltzmann.tensorboard import write_board
 
     if not save.parent.is_dir():
         raise UsageError(f"--save: expected a file in an existing folder, got {str(save)!r}.")
+    if report is not None:
+        check_report(report, (".html",))
+    check_board(tensorboard)
     rows, classes, test = read_rows(data, label)
     sizes = _sizes(hidden)
     batch_size = batch_size or usual_batch(len(rows))
     momentum: Any = {0: 0.5, 5: 0.9} if method == "cd" else 0.0
-    rbm = RBM(n_epochs=pretrain_epochs, method=method, momentum=momentum, batch_size=batch_size, device=device)
-    screen = console()
+    shared: Any = {"batch_size": batch_size, "early_stopping": early_stopping, "device": device}
+    rbm = RBM(n_epochs=pretrain_epochs, method=method, momentum=momentum, **shared)
+    network: DBN | DBNClassifier
+    known: dict[str, str] = {}
     if classes is None or epochs == 0:
-        dbn = DBN(sizes, rbm=rbm, random_state=seed, verbose=True).fit(rows)
-        dbn.save(save)
-        pretrained = dbn
-        screen.print(
-            f"{len(rows)} rows; bound on the log-likelihood of the training rows: {dbn.bound(rows[:1000])}",
-            soft_wrap=True,
-        )
+        network = pretrained = DBN(sizes, rbm=rbm, random_state=seed, verbose=True).fit(rows)
+        known["bound on the log-likelihood"] = str(network.bound(rows[:1000]))
     else:
         kind = "generative" if generative else "discriminative"
-        classifier = DBNClassifier(
+        network = DBNClassifier(
             sizes, rbm=rbm, method=kind, n_epochs=epochs, batch_size=batch_size, random_state=seed, verbose=True
-        )
-        classifier.fit(rows, classes).save(save)
-        pretrained = classifier.dbn_
-        screen.print(f"training error {_error(classifier, rows, classes)}")
+        ).fit(rows, classes)
+        pretrained = network.dbn_
+        known["training error"] = _error(network, rows, classes)
         if test is not None:
-            screen.print(f"test error {_error(classifier, *test)}")
+            known["test error"] = _error(network, *test)
+    network.save(save)
+    screen = console()
+    for name, value in known.items():
+        screen.print(f"{name}: {value}", soft_wrap=True)
     for finding in pretrained.findings_:
         screen.print(f"{finding.code} {finding.layer}: {finding.message}. {finding.advice}", soft_wrap=True)
     screen.print(f"Network written to {save}", soft_wrap=True, markup=False)
+    if report is not None:
+        report.write_text(network_page(network, known), encoding="utf-8")
+        screen.print(f"Report written to {report}", soft_wrap=True, markup=False)
+    if tensorboard is not None:
+        write_board(network, tensorboard)
+        print_board(tensorboard)
 
 
 @app.command()
@@ -91,7 +108,7 @@ def sample(
     traceback: Traceback = False,
 ) -> None:
     """Draw what the network believes in, as a picture of tiles."""
-    from steadygrad.boltzmann.pictures import mosaic, write_png
+    from steadygrad.boltzmann.pictures import mosaic, png
 
     network = load_network(model)
     if hasattr(network, "classes_"):
@@ -101,7 +118,7 @@ def sample(
         raise UsageError("--label: expected a network with classes, got one without. Fit it with --generative.")
     else:
         rows = network.sample(count, steps=steps, random_state=seed)
-    write_png(out, mosaic(rows))
+    out.write_bytes(png(mosaic(rows)))
     console().print(f"{count} samples written to {out}", soft_wrap=True, markup=False)
 
 
@@ -134,11 +151,12 @@ def filters(
     traceback: Traceback = False,
 ) -> None:
     """Draw the weights of the first layer, each tile at its own scale, zero as middle gray."""
-    from steadygrad.boltzmann.pictures import mosaic, write_png
+    from steadygrad.boltzmann.pictures import mosaic, png
+    from steadygrad.boltzmann.portrait import filters_of
 
     network = load_network(model)
-    weight = _first_weight(network)
-    write_png(out, mosaic(weight[:count], zero=0.0))
+    weight = filters_of(network)
+    out.write_bytes(png(mosaic(weight[:count], zero=0.0)))
     console().print(f"{min(count, len(weight))} filters written to {out}", soft_wrap=True, markup=False)
 
 
@@ -233,10 +251,3 @@ def _sequential(network: DBN | DBNClassifier) -> Any:
     if getattr(network, "method", "") == "generative":
         raise UsageError("export: expected a network without label units. Fit it without --generative.")
     return network.to_sequential()
-
-
-def _first_weight(network: Any) -> np.ndarray:
-    if getattr(network, "method", "") == "generative":
-        machine = (network.dbn_.stack.up or [network.dbn_.stack.top])[0]
-        return machine.weight.t()[:, : network.n_features_in_].cpu().numpy()
-    return next(network.to_sequential().parameters()).detach().cpu().numpy()

@@ -12,13 +12,14 @@ import typer
 from rich.text import Text
 
 from steadygrad.cli.loading import load_callable
-from steadygrad.cli.options import Device, Traceback, console
+from steadygrad.cli.options import Board, Device, Traceback, check_board, console, print_board
 from steadygrad.cli.treat import Workers, check_report, live_progress
 from steadygrad.errors import UsageError
 from steadygrad.lab import Grid, Result, Store, export, mlp, mnist_grid, run
 from steadygrad.lab.article import OPTIMIZERS
 from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
+from steadygrad.lab.tensorboard import write_board
 from steadygrad.lab.update import kernels
 from steadygrad.report.text import sheet_table
 from steadygrad.training import Executor, Processes, Serial
@@ -64,6 +65,7 @@ def run_mnist_grid(
     ray_address: RayAddress = None,
     device: Device = None,
     report: Report = None,
+    tensorboard: Board = None,
     traceback: Traceback = False,
 ) -> None:
     """Run the seed article's grid: 5 optimizers x 3 learning rates x 3 batch sizes x 3 weight decays."""
@@ -83,7 +85,9 @@ def run_mnist_grid(
     for optimizer in grid.axes["optimizer"]:  # before workers start: their first sentence would be the same
         mlp(data, train, widths, str(optimizer), batch=max(map(int, _values("--batches", batches, int))))
     # Compiled runs gain nothing from company, and a single one is little to lose.
-    _run(grid, store, _executor(executor, workers, ray_address), report, "optimizer", together=1 if kernels() else 5)
+    _run(
+        grid, store, _executor(executor, workers, ray_address), report, tensorboard, "optimizer", 1 if kernels() else 5
+    )
 
 
 @app.command("run")
@@ -94,17 +98,32 @@ def run_file(
     workers: Workers = None,
     ray_address: RayAddress = None,
     report: Report = None,
+    tensorboard: Board = None,
     by: By = "optimizer",
     traceback: Traceback = False,
 ) -> None:
     """Run a grid from a file: `factory = "FILE.py:callable"`, `looks = 10` and a table `[axes]` with a list an axis."""
-    _run(_read(file), store or file.with_suffix(".sqlite"), _executor(executor, workers, ray_address), report, by)
+    _run(
+        _read(file),
+        store or file.with_suffix(".sqlite"),
+        _executor(executor, workers, ray_address),
+        report,
+        tensorboard,
+        by,
+    )
 
 
 @app.command()
-def show(store: StoreFile, report: Report = None, by: By = "optimizer", traceback: Traceback = False) -> None:
+def show(
+    store: StoreFile,
+    report: Report = None,
+    tensorboard: Board = None,
+    by: By = "optimizer",
+    traceback: Traceback = False,
+) -> None:
     """Show what is stored: the best runs, and how robust each value of an axis is."""
-    _print(_stored(store), report, by)
+    check_board(tensorboard)
+    _print(_stored(store), report, tensorboard, by)
 
 
 @app.command("export")
@@ -139,9 +158,12 @@ def _executor(where: Where, workers: int | None, address: str | None) -> Executo
     return Serial() if where is Where.HERE else Processes(workers)
 
 
-def _run(grid: Grid, path: Path, executor: Executor, report: Path | None, by: str, together: int = 5) -> None:
+def _run(
+    grid: Grid, path: Path, executor: Executor, report: Path | None, board: Path | None, by: str, together: int = 5
+) -> None:
     if report is not None:
         check_report(report, (".html",))
+    check_board(board)
     screen = console()
     with Store(path) as store:
         try:
@@ -150,11 +172,11 @@ def _run(grid: Grid, path: Path, executor: Executor, report: Path | None, by: st
         except KeyboardInterrupt:
             screen.print(f"{len(store):,} runs are stored in {path}. Run the same again to resume.", soft_wrap=True)
             raise
-    _print(results, report, by)
+    _print(results, report, board, by)
     screen.print(f"Results are stored in {path}", soft_wrap=True, markup=False)
 
 
-def _print(results: list[Result], report: Path | None, by: str) -> None:
+def _print(results: list[Result], report: Path | None, board: Path | None, by: str) -> None:
     screen, found = console(), points(results)
     screen.print(sheet_table(points_sheet(found)))
     if any(by in point.configuration for point in found):
@@ -166,6 +188,9 @@ def _print(results: list[Result], report: Path | None, by: str) -> None:
     if report is not None:
         report.write_text(grid_page(found, by), encoding="utf-8")
         screen.print(f"\nReport written to {report}", soft_wrap=True, markup=False)
+    if board is not None:
+        write_board(results, board)
+        print_board(board)
 
 
 def _values(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -13,9 +14,22 @@ import typer
 from rich.console import Console
 
 from steadygrad.errors import UsageError
+from steadygrad.report.tensorboard import writer_class
 from steadygrad.training import TrainingSetup
 
-__all__ = ["Device", "Format", "Output", "Target", "Traceback", "console", "on_device", "only_results_on"]
+__all__ = [
+    "Board",
+    "Device",
+    "Format",
+    "Output",
+    "Target",
+    "Traceback",
+    "check_board",
+    "console",
+    "on_device",
+    "only_results_on",
+    "print_board",
+]
 
 
 class Format(StrEnum):
@@ -36,6 +50,7 @@ Target = Annotated[
 ]
 Output = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 Device = Annotated[str | None, typer.Option(help="Where to run, as torch names it: cpu, cuda, cuda:1, mps.")]
+Board = Annotated[Path | None, typer.Option("--tensorboard", help="Write event files into this new folder.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of an error.")]
 
 
@@ -65,3 +80,22 @@ def on_device(setup: TrainingSetup, device: str | None) -> TrainingSetup:
         reason = (str(error).strip().splitlines() or ["no such device"])[0]
         raise UsageError(f"--device: expected a device of this machine, got {device!r}: {reason}") from error
     return setup.replace(model=setup.model.to(device), device=device)
+
+
+def check_board(folder: Path | None) -> None:
+    """Check before the work that it can be shown in TensorBoard.
+
+    Raises:
+        UsageError: If something lies there already, whose curves would mix with the new ones.
+        MissingDependencyError: If TensorBoard is not installed.
+    """
+    if folder is None:
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--tensorboard: expected a new or empty folder, got {str(folder)!r}. Name another one.")
+    writer_class()
+
+
+def print_board(folder: Path) -> None:
+    """Say how to look at what was written."""
+    console().print(f"To look at it: tensorboard --logdir {folder}", soft_wrap=True, markup=False)

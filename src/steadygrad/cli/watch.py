@@ -17,11 +17,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from steadygrad.cli.options import Traceback
+from steadygrad.cli.options import Board, Traceback, check_board
 from steadygrad.cli.run_report import RunReport, write_run_report
 from steadygrad.cli.treat import check_report
 from steadygrad.errors import UsageError
-from steadygrad.monitor import Monitor, RunFolder, find_trainings
+from steadygrad.monitor import Monitor, RunFolder, TensorBoard, find_trainings
+from steadygrad.monitor.alarms import Sink
 from steadygrad.records import Finding
 
 __all__ = ["watch"]
@@ -41,6 +42,7 @@ def watch(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show alarms only.")] = False,
     report: RunReport = None,
+    tensorboard: Board = None,
     traceback: Traceback = False,
 ) -> None:
     """Run YOUR training script, unmodified, with the monitor attached; its output and exit code are kept."""
@@ -48,14 +50,19 @@ def watch(
         raise UsageError(f"{script}: expected a Python script, found none.")
     if report is not None:
         check_report(report, (".html",))
+    check_board(tensorboard)
     folder = out or Path("runs") / f"{script.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     run, screen = RunFolder(folder, checkpoint_every), Console(stderr=True, highlight=False)
     panel = Panel(screen, quiet)
-    monitor = Monitor([], every=every, on_alarm=panel.alarm, sinks=[run, panel.look], capsules=folder / "capsules")
+    boards = [] if tensorboard is None else [TensorBoard(tensorboard)]
+    sinks: list[Sink] = [run, panel.look, *boards]
+    monitor = Monitor([], every=every, on_alarm=panel.alarm, sinks=sinks, capsules=folder / "capsules")
     run.begin(monitor)
     with panel, monitor, find_trainings(monitor):
         ended, code = _run(script, arguments or [])
     run.finish(monitor, ended)
+    for board in boards:
+        board.close()
     if report is not None and len(monitor.history):
         write_run_report(folder, report)
     _say_end(screen, monitor, folder)

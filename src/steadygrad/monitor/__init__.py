@@ -5,5 +5,6 @@ from steadygrad.monitor.monitor import Monitor
 from steadygrad.monitor.run import RunFolder, read_run
 from steadygrad.monitor.sinks import JsonLines, read_log
 from steadygrad.monitor.tensorboard import TensorBoard
+from steadygrad.monitor.wandb import WandB
 
-__all__ = ["JsonLines", "Monitor", "RunFolder", "TensorBoard", "find_trainings", "read_log", "read_run"]
+__all__ = ["JsonLines", "Monitor", "RunFolder", "TensorBoard", "WandB", "find_trainings", "read_log", "read_run"]

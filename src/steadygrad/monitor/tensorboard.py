@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steadygrad.errors import MissingDependencyError
-from steadygrad.records.history import STEP_STATISTICS
+from steadygrad.monitor.scalars import scalars_of
+from steadygrad.report.tensorboard import PREFIX, writer_class
 
 __all__ = ["TensorBoard"]
-
-PREFIX = "steadygrad"
-EXTREMES = ("grad_rms", "update_ratio", "output_rms", "output_grad_rms", "dead_fraction", "saturated_fraction")
 
 
 class TensorBoard:
@@ -30,13 +26,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, layers: bool = False) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                'TensorBoard: tensorboard is not installed. pip install "steadygrad[tensorboard]"'
-            ) from error
-        self._writer, self._layers = SummaryWriter(str(folder)), layers
+        self._writer, self._layers = writer_class()(str(folder)), layers
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Write one event of a monitor."""
@@ -45,24 +35,9 @@ class TensorBoard:
                 f"{PREFIX}/findings", f"**{event['code']}** {event['message']}. {event['advice']}", event["step"]
             )
         elif event["event"] == "look":
-            self._write_look(event)
+            for name, value in scalars_of(event, self._layers).items():
+                self._writer.add_scalar(f"{PREFIX}/{name}", value, event["step"])
 
     def close(self) -> None:
         """Write what is not yet written."""
         self._writer.close()
-
-    def _write_look(self, event: Mapping[str, Any]) -> None:
-        step = event["step"]
-        scalars = {name: event[name] for name in STEP_STATISTICS if name in event}
-        for statistic in EXTREMES:
-            seen = [value for value in event["layers"].get(statistic, ()) if value is not None]
-            if seen:
-                scalars |= {f"{statistic}/smallest": min(seen), f"{statistic}/largest": max(seen)}
-        if self._layers:
-            for statistic, column in event["layers"].items():
-                for name, value in zip(event["names"], column, strict=False):
-                    if value is not None:
-                        scalars[f"{statistic}/{name}"] = value
-        for name, value in scalars.items():
-            if not math.isnan(value):
-                self._writer.add_scalar(f"{PREFIX}/{name}", value, step)

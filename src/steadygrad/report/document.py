@@ -1,7 +1,8 @@
 """The frame of a page, and the parts that every page is made of.
 
 Every word that comes from a record is escaped by :func:`safe`. The page's own policy lets nothing run or load but its
-own script and style, which it names by their hashes. The same records give the same bytes: a page bears no date.
+own script and style, which it names by their hashes, and pictures that it holds itself. The same records give the same
+bytes: a page bears no date.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "findings_list",
     "head",
     "paragraph",
+    "picture",
     "safe",
     "section",
     "soft",
@@ -55,7 +57,7 @@ class Card(Protocol):
 def document(title: str, body: Iterable[str]) -> str:
     """Return a whole page that needs nothing but itself."""
     style, script = (files("steadygrad.report").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
+    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -141,6 +143,13 @@ def _finding(finding: Finding, card: Card | None, step: int | None) -> str:
         f'<li class="{finding.severity.label}"><p>{severity} <code>{safe(finding.code)}</code>{layer}</p>'
         f"{paragraph(finding.message)}{paragraph(finding.advice)}{soft(evidence)}{more}</li>"
     )
+
+
+def picture(png: bytes, words: str) -> str:
+    """Return a PNG picture that the page itself holds, with the words that stand for it and under it."""
+    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    image = f'<img src="{source}" alt="{safe(words)}">'
+    return f'<figure class="sg-chart">{image}<figcaption>{safe(words)}</figcaption></figure>'
 
 
 def table(sheet: Sheet) -> str:

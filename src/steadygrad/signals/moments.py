@@ -161,7 +161,7 @@ def _bounds(values: Tensor) -> tuple[float, float]:
 def _peak(values: Tensor) -> float:
     """Return the largest magnitude, 0 without entries; nan or inf if an entry is."""
     low, high = _bounds(values) if values.numel() else (0.0, 0.0)
-    return max(-low, high)
+    return abs(max(-low, high))  # of zeros it is 0.0, never -0.0
 
 
 class _Sums(NamedTuple):
