@@ -21,12 +21,13 @@ class Regression(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
 
 
+torch.manual_seed(0)
 x = torch.randn(512, 16)
 callback = MonitorCallback("runs/lightning", every=5)  # `steadygrad show runs/lightning` afterwards
 trainer = pl.Trainer(
     max_epochs=2,
     accelerator="cpu",
-    gradient_clip_val=1.0,
+    gradient_clip_val=0.1,
     logger=False,
     enable_checkpointing=False,
     enable_progress_bar=False,

@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 
 from steadygrad import __version__
-from steadygrad.cli.continuous import github, known_in, sarif, settings, without, write_known
+from steadygrad.cli.continuous import Settings, github, known_in, sarif, settings, without, write_known
 from steadygrad.cli.loading import load_setup
-from steadygrad.cli.options import Device, Format, Target, Traceback, console, on_device, only_results_on
-from steadygrad.cli.treat import check_report
+from steadygrad.cli.options import Device, Format, Target, Traceback, check_report, console, on_device, only_results_on
 from steadygrad.diagnosis import RULES, diagnose
 from steadygrad.errors import UsageError
 from steadygrad.monitor.checkpoints import checkpoint_at, load_checkpoint
@@ -75,10 +74,8 @@ def check(
     if report is not None:
         check_report(report, (".html",))
     configured = settings(Path.cwd())
-    left_out = [code for code in configured.ignore if ":" not in code]
-    known = [code for code in configured.ignore if ":" in code]
-    if (file := baseline or (Path(configured.baseline) if configured.baseline else None)) is not None:
-        known += known_in(file)
+    known = _known(configured, baseline)
+    left_out = [*_codes(ignore), *(code for code in configured.ignore if ":" not in code)]
     if source is not None:
         left_out.append("SG4")  # how a network was initialized is nothing to ask of one that was trained
     with only_results_on(Format.TEXT if output is CheckFormat.TEXT else Format.JSON):
@@ -86,13 +83,32 @@ def check(
         if source is not None:
             _load_from(source, step, setup)
         chosen = _codes(select) or list(configured.select)
-        diagnosis = diagnose(on_device(setup, device), chosen, [*_codes(ignore), *left_out], forecast)
+        diagnosis = diagnose(on_device(setup, device), chosen, left_out, forecast)
     if write_baseline is not None:
         write_known(write_baseline, diagnosis)
     diagnosis = without(diagnosis, known)
     if report is not None:
         write_whole(report, diagnosis_page(diagnosis, RULES))
-    place = target.rpartition(":")[0]
+    _print(diagnosis, output, target.rpartition(":")[0])
+    worst = max((finding.severity for finding in diagnosis.findings), default=None)
+    if worst is not None and fail_on is not FailOn.NEVER and worst >= Severity[fail_on.name]:
+        raise typer.Exit(1)
+
+
+def _known(configured: Settings, baseline: Path | None) -> list[str]:
+    """Return what identifies the findings that are known: those of the settings and of the baseline file."""
+    known = [code for code in configured.ignore if ":" in code]
+    file = baseline or (Path(configured.baseline) if configured.baseline else None)
+    return known if file is None else [*known, *known_in(file)]
+
+
+def _load_from(source: Path, step: int | None, setup: TrainingSetup) -> None:
+    path = checkpoint_at(source, step) if source.is_dir() else source
+    load_checkpoint(setup.model, path)
+    typer.echo(f"parameters from {path}", err=True)
+
+
+def _print(diagnosis: Diagnosis, output: CheckFormat, place: str) -> None:
     if output is CheckFormat.JSON:
         typer.echo(_json(diagnosis))
     elif output is CheckFormat.SARIF:
@@ -101,15 +117,6 @@ def check(
         typer.echo(github(diagnosis, place))
     else:
         console().print(diagnosis_text(diagnosis))
-    worst = max((finding.severity for finding in diagnosis.findings), default=None)
-    if worst is not None and fail_on is not FailOn.NEVER and worst >= Severity[fail_on.name]:
-        raise typer.Exit(1)
-
-
-def _load_from(source: Path, step: int | None, setup: TrainingSetup) -> None:
-    path = checkpoint_at(source, step) if source.is_dir() else source
-    load_checkpoint(setup.model, path)
-    typer.echo(f"parameters from {path}", err=True)
 
 
 def _json(diagnosis: Diagnosis) -> str:

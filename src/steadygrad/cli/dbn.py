@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from steadygrad.cli.options import Board, Traceback, check_board, console, print_board
-from steadygrad.cli.treat import check_report
+from steadygrad.cli.options import Board, Traceback, check_board, check_report, console, print_board
 from steadygrad.errors import DataFileError, UsageError
+from steadygrad.records import write_whole
 from steadygrad.training.datasets import load
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def fit(
         screen.print(f"{finding.code} {finding.layer}: {finding.message}. {finding.advice}", soft_wrap=True)
     screen.print(f"Network written to {save}", soft_wrap=True, markup=False)
     if report is not None:
-        report.write_text(network_page(network, known), encoding="utf-8")
+        write_whole(report, network_page(network, known))
         screen.print(f"Report written to {report}", soft_wrap=True, markup=False)
     if tensorboard is not None:
         write_board(network, tensorboard)

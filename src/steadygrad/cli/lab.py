@@ -12,8 +12,8 @@ import typer
 from rich.text import Text
 
 from steadygrad.cli.loading import load_callable
-from steadygrad.cli.options import Board, Device, Traceback, check_board, console, print_board
-from steadygrad.cli.treat import Workers, check_report, live_progress
+from steadygrad.cli.options import Board, Device, Traceback, check_board, check_report, console, print_board
+from steadygrad.cli.treat import Workers, live_progress
 from steadygrad.errors import UsageError
 from steadygrad.lab import Grid, Result, Store, export, mlp, mnist_grid, run
 from steadygrad.lab.article import OPTIMIZERS

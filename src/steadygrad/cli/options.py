@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -25,6 +26,7 @@ __all__ = [
     "Target",
     "Traceback",
     "check_board",
+    "check_report",
     "console",
     "on_device",
     "only_results_on",
@@ -99,3 +101,16 @@ def check_board(folder: Path | None) -> None:
 def print_board(folder: Path) -> None:
     """Say how to look at what was written."""
     console().print(f"To look at it: tensorboard --logdir {folder}", soft_wrap=True, markup=False)
+
+
+def check_report(report: Path, endings: tuple[str, ...]) -> None:
+    """Check before the work that a report can be written.
+
+    Raises:
+        UsageError: If its ending is another one, or its folder does not exist or cannot be written to.
+    """
+    if report.suffix not in endings or report.is_dir():
+        raise UsageError(f"--report: expected a file that ends in {' or '.join(endings)}, got {str(report)!r}.")
+    if not report.parent.is_dir() or not os.access(report.parent, os.W_OK):
+        folder = str(report.parent)
+        raise UsageError(f"--report: expected a folder that can be written to, got {folder!r}. Make it first.")

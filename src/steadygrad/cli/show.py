@@ -10,9 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from steadygrad.cli.options import Traceback, console
+from steadygrad.cli.options import Traceback, check_report, console
 from steadygrad.cli.run_report import RunReport, write_run_report
-from steadygrad.cli.treat import check_report
 from steadygrad.errors import UsageError
 from steadygrad.monitor import read_run
 from steadygrad.records import History

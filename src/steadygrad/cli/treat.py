@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +13,23 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from steadygrad import doctor
 from steadygrad.cli.loading import load_setup
-from steadygrad.cli.options import Device, Format, Output, Target, Traceback, console, on_device, only_results_on
+from steadygrad.cli.options import (
+    Device,
+    Format,
+    Output,
+    Target,
+    Traceback,
+    check_report,
+    console,
+    on_device,
+    only_results_on,
+)
 from steadygrad.errors import UsageError
 from steadygrad.records import Verdict, to_json
 from steadygrad.report.text import treatment_text
 from steadygrad.training import Executor, Processes, Serial
 
-__all__ = ["Seed", "Workers", "check_report", "executor_of", "live_progress", "print_treatment", "treat"]
+__all__ = ["Seed", "Workers", "executor_of", "live_progress", "print_treatment", "treat"]
 
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32, help="Seed of the search; the proof uses the three seeds after it.")
@@ -73,19 +82,6 @@ def treat(
 def executor_of(workers: int | None) -> Executor:
     """Return where trainings run: in this process for one worker."""
     return Serial() if workers == 1 else Processes(workers)
-
-
-def check_report(report: Path, endings: tuple[str, ...]) -> None:
-    """Check before the work that a report can be written.
-
-    Raises:
-        UsageError: If its ending is another one, or its folder does not exist or cannot be written to.
-    """
-    if report.suffix not in endings or report.is_dir():
-        raise UsageError(f"--report: expected a file that ends in {' or '.join(endings)}, got {str(report)!r}.")
-    if not report.parent.is_dir() or not os.access(report.parent, os.W_OK):
-        folder = str(report.parent)
-        raise UsageError(f"--report: expected a folder that can be written to, got {folder!r}. Make it first.")
 
 
 def print_treatment(

@@ -17,9 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from steadygrad.cli.options import Board, Traceback, check_board
+from steadygrad.cli.options import Board, Traceback, check_board, check_report
 from steadygrad.cli.run_report import RunReport, write_run_report
-from steadygrad.cli.treat import check_report
 from steadygrad.errors import UsageError
 from steadygrad.monitor import Monitor, RunFolder, TensorBoard, find_trainings
 from steadygrad.monitor.alarms import Sink

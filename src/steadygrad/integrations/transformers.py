@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from steadygrad.errors import MissingDependencyError
 from steadygrad.integrations.watched import WatchedTraining
-from steadygrad.monitor import Monitor
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,11 +17,11 @@ except ImportError as error:
 __all__ = ["MonitorCallback"]
 
 
-class MonitorCallback(TrainerCallback):
+class MonitorCallback(WatchedTraining, TrainerCallback):
     """Watch ``trainer.train()``: gradients before and after clipping, updates, activations, alarms.
 
     The trainer's own hooks see gradients after clipping only; the monitor sees them as they arrive. A training that
-    ends in an exception is detached when :meth:`close` is called or the next one begins.
+    ends in an exception is detached when :meth:`end` is called or the next one begins.
 
     Args:
         folder: Where to write the run for ``steadygrad show``; None writes nothing.
@@ -35,30 +33,16 @@ class MonitorCallback(TrainerCallback):
         []
     """
 
-    def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
-        self._watched = WatchedTraining(None if folder is None else Path(folder), settings)
-
-    @property
-    def monitor(self) -> Monitor:
-        """The monitor of the training under way, or of the last one: ``history``, ``findings``, ``unseen``."""
-        return self._watched.monitor
-
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Attach the monitor."""
-        self.close("failed")
+        self.end("failed")
         optimizer = kwargs["optimizer"]  # None where a plugin makes its own
-        self._watched.begin(
-            kwargs["model"], [] if optimizer is None else [optimizer], writes=state.is_world_process_zero
-        )
+        self.begin(kwargs["model"], [] if optimizer is None else [optimizer], writes=state.is_world_process_zero)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Detach it."""
-        self.close("finished")
-
-    def close(self, ended: str = "failed") -> None:
-        """Detach the monitor of a training that did not come to its end; does nothing otherwise."""
-        self._watched.end(ended)
+        self.end("finished")

@@ -15,18 +15,18 @@ __all__ = ["WatchedTraining"]
 
 
 class WatchedTraining:
-    """A monitor that is attached when a training begins and writes a run folder when it ends.
+    """A monitor that is attached when a training begins and writes a run folder when it ends; callbacks derive from it.
 
     Args:
-        folder: Where to write the run; None writes nothing.
-        settings: Arguments of :class:`~steadygrad.Monitor`.
+        folder: Where to write the run for ``steadygrad show``; None writes nothing.
+        settings: Arguments of :class:`~steadygrad.Monitor`: ``every``, ``on_alarm``, ``on_nonfinite`` ...
 
     Attributes:
-        monitor: That of the training under way, or of the last one.
+        monitor: That of the training under way, or of the last one: ``history``, ``findings``, ``unseen``.
     """
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: str | Path | None = None, **settings: Any) -> None:
+        self._folder, self._settings = None if folder is None else Path(folder), settings
         self._run: RunFolder | None = None
         self._attached = False
         self.monitor = Monitor([], **settings)  # says now if a setting is wrong
