@@ -12,8 +12,9 @@ import typer
 from torch import nn
 
 from steadygrad import doctor
-from steadygrad.cli.options import Traceback, check_report, console
-from steadygrad.cli.treat import Seed, Workers, executor_of, live_progress, print_treatment
+from steadygrad.cli.options import Traceback, Workers, check_report, console
+from steadygrad.cli.progress import live_progress
+from steadygrad.cli.treat import Seed, executor_of, print_treatment
 from steadygrad.diagnosis import diagnose
 from steadygrad.report.text import diagnosis_text
 from steadygrad.training import TrainingSetup, seeded

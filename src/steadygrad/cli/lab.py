@@ -12,8 +12,8 @@ import typer
 from rich.text import Text
 
 from steadygrad.cli.loading import load_callable
-from steadygrad.cli.options import Board, Device, Traceback, check_board, check_report, console, print_board
-from steadygrad.cli.treat import Workers, live_progress
+from steadygrad.cli.options import Board, Device, Traceback, Workers, check_board, check_report, console, print_board
+from steadygrad.cli.progress import live_progress
 from steadygrad.errors import UsageError
 from steadygrad.lab import Grid, Result, Store, export, mlp, mnist_grid, run
 from steadygrad.lab.article import OPTIMIZERS
@@ -21,6 +21,7 @@ from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
 from steadygrad.lab.tensorboard import write_board
 from steadygrad.lab.update import kernels
+from steadygrad.records import write_whole
 from steadygrad.report.text import sheet_table
 from steadygrad.training import Executor, Processes, Serial
 
@@ -186,7 +187,7 @@ def _print(results: list[Result], report: Path | None, board: Path | None, by: s
     if verdict:
         screen.print(Text(f"\n{verdict}"), soft_wrap=True)
     if report is not None:
-        report.write_text(grid_page(found, by), encoding="utf-8")
+        write_whole(report, grid_page(found, by))
         screen.print(f"\nReport written to {report}", soft_wrap=True, markup=False)
     if board is not None:
         write_board(results, board)

@@ -25,6 +25,7 @@ __all__ = [
     "Output",
     "Target",
     "Traceback",
+    "Workers",
     "check_board",
     "check_report",
     "console",
@@ -53,6 +54,7 @@ Target = Annotated[
 Output = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 Device = Annotated[str | None, typer.Option(help="Where to run, as torch names it: cpu, cuda, cuda:1, mps.")]
 Board = Annotated[Path | None, typer.Option("--tensorboard", help="Write event files into this new folder.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that train; by default one a core, at most 16.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of an error.")]
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from steadygrad import doctor
 from steadygrad.cli.loading import load_setup
@@ -19,22 +16,23 @@ from steadygrad.cli.options import (
     Output,
     Target,
     Traceback,
+    Workers,
     check_report,
     console,
     on_device,
     only_results_on,
 )
+from steadygrad.cli.progress import live_progress
 from steadygrad.errors import UsageError
 from steadygrad.records import Verdict, to_json
 from steadygrad.report.text import treatment_text
 from steadygrad.training import Executor, Processes, Serial
 
-__all__ = ["Seed", "Workers", "executor_of", "live_progress", "print_treatment", "treat"]
+__all__ = ["Seed", "executor_of", "print_treatment", "treat"]
 
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32, help="Seed of the search; the proof uses the three seeds after it.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes that train; by default one a core, at most 16.")]
 
 
 def treat(
@@ -106,22 +104,3 @@ def print_treatment(
             treatment.notes,
         )
     )
-
-
-@contextmanager
-def live_progress() -> Iterator[doctor.Progress]:
-    """Show stages on standard error: a bar with the time left on a terminal, one line a stage elsewhere."""
-    screen = Console(stderr=True)
-    percentage = TextColumn("{task.percentage:>3.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-                if not screen.is_terminal:
-                    screen.print(f"{stage} ...", markup=False)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield tell
