@@ -25,10 +25,14 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [10, 100, 1000])
-def test_all_of_the_articles_configurations_equal_torch_in_float64(batch: int) -> None:
-    data = rows(1200, 32, 10, torch.float64)
-    cases = [article_case(*configuration, data) for configuration in ARTICLE if configuration[2] == batch]
+@pytest.mark.parametrize(
+    ("batch", "features", "hidden"), [(10, 784, (128, 64)), (100, 784, (128, 64)), (1000, 32, (16, 8))]
+)
+def test_all_of_the_articles_configurations_equal_torch_in_float64(
+    batch: int, features: int, hidden: tuple[int, int]
+) -> None:
+    data = rows(1200, features, 10, torch.float64)
+    cases = [article_case(*configuration, data, hidden) for configuration in ARTICLE if configuration[2] == batch]
     wanted = [torch_losses(case, 30) for case in cases]
     for found, want in zip(losses(Vmapped(cases), 30), wanted, strict=True):
         assert difference(found, want) < 1e-6
