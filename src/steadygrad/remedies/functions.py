@@ -45,21 +45,18 @@ class AnsweredForward:
         self._arguments = owner, names, child
         self._owner = owner
         self._child = child
-        self._unseen = not _UNSEEN.isdisjoint(names)
         self._functions = tuple(_functions(names))
         self._in_place = tuple(_functions(tuple(f"{name}_" for name in names)))
+        # Here and not as a decorator, which would import the compiler together with this package.
+        self._forward = self._run if _UNSEEN.isdisjoint(names) else torch.compiler.disable(self._run)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the forward of the module's class."""
-        return self._run_uncompiled(*args, **kwargs) if self._unseen else self._run(*args, **kwargs)
+        return self._forward(*args, **kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         with _Answering(self._functions, self._in_place, getattr(self._owner, self._child)):
             return type(self._owner).forward(self._owner, *args, **kwargs)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # untyped in torch
-    def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(*args, **kwargs)
 
     def __reduce__(self) -> Any:  # not all of torch's functions can be pickled
         return type(self), self._arguments
