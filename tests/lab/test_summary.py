@@ -39,6 +39,9 @@ def test_a_point_is_a_configuration_over_its_seeds_the_best_first() -> None:
     assert best.configuration == {"lr": 0.2}
     assert other.mean("train") == pytest.approx(0.9)
     assert other.mean("test") == pytest.approx(0.7)
+    assert other.spread("test") == pytest.approx(0.02**0.5)
+    assert best.spread("test") is None
+    assert points_sheet([other]).rows[0].cells[-2] == "70.0 ± 14.1"
 
 
 def test_a_point_with_a_run_that_diverged_has_no_mean_and_comes_last() -> None:

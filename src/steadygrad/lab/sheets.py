@@ -12,7 +12,7 @@ from steadygrad.report.tables import Column, Gap, Row, Sheet, plain
 __all__ = ["grid_page", "points_sheet", "robustness_sheet"]
 
 SHOWN = 20
-SCORES = {"train": "train", "validation": "validation", "best": "best validation", "test": "final test"}
+SCORES = ("train", "validation", "best", "test")
 
 
 def points_sheet(found: Sequence[Point], limit: int = SHOWN) -> Sheet:
@@ -22,20 +22,21 @@ def points_sheet(found: Sequence[Point], limit: int = SHOWN) -> Sheet:
     if len(found) > limit:
         rows.append(Gap(len(found) - limit))
     columns = [Column(plain(axis, 40)) for axis in axes or ["grid"]]
-    columns += [Column(title, numeric=True) for title in SCORES.values()]
-    return Sheet((*columns, Column("runs")), tuple(rows), caption="scores in %, means over the seeds")
+    columns += [Column(title, numeric=True) for title in SCORES]
+    caption = "scores in %, means over the seeds ± standard deviation. best: of all looks at the validation data"
+    return Sheet((*columns, Column("runs")), tuple(rows), caption=caption)
 
 
 def robustness_sheet(rows: Sequence[Robustness], axis: str) -> Sheet:
     """Return one row a value of the axis, the best median first."""
-    titles = ("train", "validation", "final test", "median train", "median test", "near best", "unlearned")
+    titles = ("train", "test", "median train", "median test", "near best", "unlearned")
     columns = (Column(plain(axis, 40)), Column("best at"), *(Column(title, numeric=True) for title in titles))
     cells = [
         Row(
             (
                 _word(row.value),
                 ", ".join(f"{a} {_word(v)}" for a, v in row.best.configuration.items() if a != axis),
-                *(_percent(row.best.mean(score)) for score in ("train", "validation", "test")),
+                *(_score(row.best, score) for score in ("train", "test")),
                 _percent(row.median_train),
                 _percent(row.median_test),
                 f"{row.near}/{row.points}",
@@ -76,7 +77,7 @@ def _curve(point: Point) -> list[tuple[float, float]]:
 
 def _row(point: Point, axes: Sequence[str]) -> Row:
     words = [_word(point.configuration.get(axis)) for axis in axes] or ["all"]
-    scores = [_percent(point.mean(score)) for score in SCORES]
+    scores = [_score(point, score) for score in SCORES]
     outcomes = [run.outcome for run in point.runs]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes))
     problems = dict.fromkeys(run.problem for run in point.runs if run.problem)
@@ -85,6 +86,12 @@ def _row(point: Point, axes: Sequence[str]) -> Row:
 
 def _word(value: Value) -> str:
     return plain(str(value), 60)
+
+
+def _score(point: Point, score: str) -> str:
+    """Return the mean over the seeds, of the test score with the spread."""
+    spread = point.spread(score) if score == "test" else None
+    return _percent(point.mean(score)) + ("" if spread is None else f" ± {100 * spread:.1f}")
 
 
 def _percent(score: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 from steadygrad.lab.result import Configuration, Result, Value
 
@@ -29,8 +29,17 @@ class Point:
 
     def mean(self, score: str) -> float | None:
         """Return the mean of ``train``, ``validation``, ``best`` or ``test``; None unless every run came to its end."""
+        values = self._values(score)
+        return fmean(values) if values else None
+
+    def spread(self, score: str) -> float | None:
+        """Return the standard deviation of a score over the seeds; None where :meth:`mean` is, or of a single seed."""
+        values = self._values(score)
+        return stdev(values) if len(values) > 1 else None
+
+    def _values(self, score: str) -> list[float]:
         values = [getattr(run, score) for run in self.runs if run.outcome == "done"]
-        return fmean(values) if len(values) == len(self.runs) and None not in values else None
+        return values if len(values) == len(self.runs) and None not in values else []
 
     def score(self) -> float:
         """Return what configurations are chosen by: the mean validation score at the end; -1 without one."""

@@ -163,5 +163,5 @@ def _add_column(table: Table, column: Column, cells: Sequence[str]) -> None:
         title = Text(column.title.replace(" ", "\n"))
         table.add_column(title, justify="right", no_wrap=True, overflow="ellipsis")
     else:
-        widest = max(map(len, cells), default=0)
+        widest = max(map(len, (*column.title.split(), *cells)))
         table.add_column(Text(column.title), min_width=min(widest, 12), overflow="fold")
