@@ -1,4 +1,4 @@
-"""Keras chooses its backend once a process, so each training runs in one of its own."""
+"""Keras chooses its backend once a process, so each backend runs in one of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,25 +15,58 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def run(checkout: Path, *arguments: str, backend: str = "torch") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+PLAIN = {"clip": 0.5, "accumulate": 1, "policy": "float32", "scaled": False, "words": False, "warm": False}
+WORDS = {"words": True, "clip": None}  # TensorFlow clips by another norm where a word comes twice
+BFLOAT16 = {"policy": "mixed_bfloat16", "clip": None}
 
 
-@pytest.mark.parametrize(
-    ("clip", "accumulate", "policy"), [("0.5", "0", "float32"), ("0.5", "2", "float32"), ("0", "0", "mixed_bfloat16")]
-)
-def test_the_numbers_are_those_of_a_plain_loop(checkout: Path, clip: str, accumulate: str, policy: str) -> None:
-    done = run(checkout, str(checkout / "tests" / "integrations" / "keras_fit.py"), clip, accumulate, policy)
+def cell(mode: str, **changes: Any) -> dict[str, Any]:
+    return {"mode": mode} | PLAIN | changes
+
+
+CELLS = {
+    "torch": [
+        cell("eager", warm=True),
+        cell("eager", accumulate=2),
+        cell("eager", scaled=True),
+        cell("eager", **WORDS),
+        cell("eager", **BFLOAT16),
+    ],
+    "tensorflow": [
+        cell("graph", warm=True),
+        cell("graph", accumulate=2),
+        cell("graph", scaled=True),
+        cell("graph", **WORDS),
+        cell("graph", **BFLOAT16),
+        cell("jit"),
+        cell("jit", accumulate=2),
+        cell("eager", accumulate=2),
+    ],
+}
+
+
+def run(checkout: Path, backend: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(checkout / "src"), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | environment | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_the_numbers_are_those_of_a_plain_loop(backend: str, checkout: Path) -> None:
+    script = checkout / "tests" / "integrations" / "keras_fit.py"
+    done = run(checkout, backend, str(script), json.dumps(CELLS[backend]))
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["left"] == [], "the optimizer has its own methods back"
-    assert [name.split("/")[-1] for name in said["layers"]] == ["first", "last"]
-    np.testing.assert_allclose(said["seen"], said["truth"], rtol=1e-4 if policy == "float32" else 2e-2)
-    assert (np.array(said["ratios"]) > 0).all()
+    for cell, said in zip(CELLS[backend], json.loads(done.stdout.splitlines()[-1]), strict=True):
+        assert said["left"] == [], f"{cell}: the optimizer has its own methods back"
+        assert said["layers"] == ["words"] * cell["words"] + ["first", "last"], cell
+        tolerance = 1e-4 if cell["policy"] == "float32" else 3e-2
+        np.testing.assert_allclose(said["seen"], said["truth"], rtol=tolerance, err_msg=str(cell))
+        assert (np.array(said["ratios"]) > 0).all(), cell
+        np.testing.assert_allclose(said["rates"], 0.1, rtol=1e-6, err_msg=str(cell))
+        assert said["steps"] == list(range(4 // cell["accumulate"])), cell
+        assert said["later"] == [0, 3, 6] * cell["warm"], cell
 
 
-def test_without_a_backend_that_can_be_imported_the_sentence_says_what_to_set(checkout: Path) -> None:
-    done = run(checkout, "-c", "import steadygrad.integrations.keras", backend="tensorflow")
-    assert "Set KERAS_BACKEND=torch before Keras is imported." in done.stderr
+def test_without_a_backend_that_is_watched_the_sentence_says_what_to_set(checkout: Path) -> None:
+    done = run(checkout, "numpy", "-c", "import steadygrad.integrations.keras")
+    assert "KERAS_BACKEND=torch before Keras is imported." in done.stderr
