@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from steadygrad.errors import AlarmError, DataFileError, MissingDependencyError, SteadygradWarning
@@ -101,11 +102,10 @@ def test_a_log_cut_anywhere_reads_up_to_the_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [False, True])
 def test_tensorboard_shows_totals_and_layers_on_demand(tmp_path: Path, layers: bool) -> None:
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     sink = TensorBoard(tmp_path, layers=layers)
     monitor = watched(sick(), steps=5, every=1, sinks=[sink])
     sink.close()
-    shown = loader.EventAccumulator(str(tmp_path))
+    shown = EventAccumulator(str(tmp_path))
     shown.Reload()
     tags = shown.Tags()["scalars"]
     norms = [event.value for event in shown.Scalars("steadygrad/grad_norm")]
@@ -151,7 +151,8 @@ def test_wandb_gets_totals_and_findings_and_layers_on_demand(layers: bool) -> No
 
 
 def test_a_real_run_of_wandb_takes_what_the_sink_logs(tmp_path: Path) -> None:
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True)) as run:
         monitor = watched(sick(), steps=5, every=1, sinks=[WandB(run)])
         said = dict(run.summary)
