@@ -18,5 +18,6 @@ if keras.backend.backend() not in ("torch", "tensorflow"):
     )
 
 from steadygrad.integrations.keras.callback import MonitorCallback
+from steadygrad.integrations.keras.probe import diagnose
 
-__all__ = ["MonitorCallback"]
+__all__ = ["MonitorCallback", "diagnose"]
