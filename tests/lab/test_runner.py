@@ -167,3 +167,18 @@ def test_processes_give_the_same_and_a_killed_worker_costs_nothing(tmp_path: Pat
         assert len(store) == 8, "every unit is there once"
     assert killed.exists()
     assert numbers(results) == numbers(run(grid, executor=Serial()))
+
+
+def test_a_sink_is_given_what_is_stored_and_then_each_unit_as_it_ends() -> None:
+    first = Grid(perceptron, {"lr": [0.1]}, looks=1)
+    whole = Grid(perceptron, {"lr": [0.1, 0.2, 0.3]}, looks=1)
+    given: list[tuple[list[float], int]] = []
+    with Store() as store:
+        run(first, store)
+        run(
+            whole,
+            store,
+            together=1,
+            sink=lambda some: given.append(([r.configuration["lr"] for r in some], len(store))),
+        )
+    assert given == [([0.1], 1), ([0.2], 2), ([0.3], 3)]

@@ -13,7 +13,7 @@ from steadygrad.errors import MissingDependencyError, StoreError, UsageError
 from steadygrad.lab import Result, export
 from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
-from steadygrad.lab.tensorboard import write_board
+from steadygrad.lab.tensorboard import EventFiles
 
 
 def result(train: float, test: float, outcome: str = "done", **configuration: object) -> Result:
@@ -146,7 +146,9 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_tensorboard_shows_each_run_with_its_hyperparameters(tmp_path: Path) -> None:
     done = Result({"lr": 0.1, "name": "<a/b>"}, (5, 10), (2.0, 1.0), (0.5, 0.75), train=0.9, test=0.8)
     failed = Result({"lr": 9.0, "name": None}, (5,), (math.inf,), (-math.inf,), diverged=True)
-    write_board([done, failed], tmp_path / "board")
+    board = EventFiles(tmp_path / "board")
+    board([done])
+    board([failed])
     folders = sorted((tmp_path / "board").iterdir())
     assert [folder.name for folder in folders] == ["00000 lr=0.1,name=_a_b_", "00001 lr=9.0,name=None"]
     first, second = (EventAccumulator(str(folder)).Reload() for folder in folders)
