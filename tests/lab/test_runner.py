@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,11 @@ def test_a_sink_is_given_what_is_stored_and_then_each_unit_as_it_ends() -> None:
     first = Grid(perceptron, {"lr": [0.1]}, looks=1)
     whole = Grid(perceptron, {"lr": [0.1, 0.2, 0.3]}, looks=1)
     given: list[tuple[list[float], int]] = []
+
+    def sink(results: Sequence[Result]) -> None:
+        given.append(([result.configuration["lr"] for result in results], len(store)))
+
     with Store() as store:
         run(first, store)
-        run(
-            whole,
-            store,
-            together=1,
-            sink=lambda some: given.append(([r.configuration["lr"] for r in some], len(store))),
-        )
+        run(whole, store, together=1, sink=sink)
     assert given == [([0.1], 1), ([0.2], 2), ([0.3], 3)]
