@@ -63,6 +63,7 @@ CASES: dict[str, tuple[keras.Model, Any, np.ndarray, np.ndarray]] = {
     "deep sigmoid": (stack(20, "sigmoid", "softmax"), SPARSE, rows, labels),
     "deep relu": (stack(10, "relu", "softmax", start="he_normal"), SPARSE, rows, labels),
     "double softmax": (stack(3, "relu", "softmax", start="he_normal"), FROM_LOGITS, rows, labels),
+    "scores as probabilities": (stack(3, "relu", None, start="he_normal"), SPARSE, rows, labels),
     "scores": (stack(3, "relu", None, start="he_normal"), FROM_LOGITS, rows, labels),
     "softmax over one unit": (stack(2, "relu", "softmax", 1, "he_normal"), BINARY, rows, column),
     "sigmoid over one unit": (stack(2, "relu", "sigmoid", 1, "he_normal"), BINARY, rows, column),

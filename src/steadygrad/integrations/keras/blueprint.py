@@ -16,10 +16,8 @@ from steadygrad.signals.moments import range_of
 from steadygrad.signals.recorder import Call, Sources
 from steadygrad.training import TrainingSetup
 
-__all__ = ["PROBABILITY_LOSSES", "draw_blueprint"]
+__all__ = ["draw_blueprint"]
 
-# Losses of probabilities, whose gradient there is 1/p: Keras and the rules look at the scores before them.
-PROBABILITY_LOSSES = frozenset({"binary_cross_entropy", "categorical_crossentropy", "sparse_categorical_crossentropy"})
 # Losses by what they are called in torch, from probabilities and from raw scores.
 LOSSES = {
     "mean_squared_error": "mse_loss",

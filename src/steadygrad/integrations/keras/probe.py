@@ -16,8 +16,9 @@ from keras import ops
 from torch import Tensor, nn
 
 from steadygrad.diagnosis import judge
+from steadygrad.diagnosis.wiring import PROBABILITY_LOSSES
 from steadygrad.errors import SetupError
-from steadygrad.integrations.keras.blueprint import PROBABILITY_LOSSES, draw_blueprint
+from steadygrad.integrations.keras.blueprint import draw_blueprint
 from steadygrad.integrations.keras.layers import Layer
 from steadygrad.integrations.keras.on_tensorflow import TensorFlow
 from steadygrad.integrations.keras.on_torch import Torch
@@ -117,7 +118,7 @@ def _measure(model: Layer, batch: Any) -> tuple[Blueprint, Observation]:
     entries = [_torch(entry) for entry in seen.entries]
     inputs = [_torch(leaf) for leaf in keras.tree.flatten(batch[0])]
     blueprint = draw_blueprint(model, calls, sources, recorder.functions, inputs, entries, output, target, optimizer)
-    head = blueprint.head_layer
+    head = blueprint.head_layer  # the gradient at a probability p is 1/p, and TensorFlow's Keras passes it by
     if head is not None and blueprint.head is not None and blueprint.loss in PROBABILITY_LOSSES:
         stats[head] = replace(stats[head], output_grad=None)
     return blueprint, Observation(
