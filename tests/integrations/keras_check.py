@@ -47,6 +47,13 @@ def picture() -> keras.Model:
     return keras.Sequential([keras.Input((12, 12, 1)), *parts, layers.Softmax()])
 
 
+def frozen() -> keras.Model:
+    """A layer that does not learn is a layer all the same."""
+    model = stack(3, "relu", None, start="he_normal")
+    model.layers[1].trainable = False
+    return model
+
+
 def sequence() -> keras.Model:
     parts = [layers.Embedding(20, 8), layers.LSTM(8), layers.Dense(1, activation="sigmoid")]
     return keras.Sequential([keras.Input((12,), dtype="int32"), *parts])
@@ -72,6 +79,7 @@ CASES: dict[str, tuple[keras.Model, Any, np.ndarray, np.ndarray]] = {
     "unscaled": (residual(), "mse", 1000 * rows, rows[:, :1]),
     "picture": (picture(), SPARSE, rng.random((16, 12, 12, 1)), rng.integers(0, 10, 16)),
     "sequence": (sequence(), BINARY, rng.integers(0, 20, (16, 12)), column[:16]),
+    "frozen": (frozen(), FROM_LOGITS, rows, labels),
     "attention": (attention(), "mse", rng.normal(size=(16, 6, 8)).astype("float32"), rows[:16, :1]),
 }
 

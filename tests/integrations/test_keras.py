@@ -100,6 +100,7 @@ def test_sick_models_are_found_and_healthy_ones_left_alone(backend: str, checkou
     assert said["residual"]["fans"][-1] == 16
     assert "sin" in said["subclass"]["functions"]
     assert [role for _, role, _ in said["sequence"]["layers"]] == ["embedding", "recurrent", "linear", "activation"]
+    assert [role for _, role, _ in said["frozen"]["layers"]] == ["linear", "activation"] * 3 + ["linear"]
     assert said["attention"]["layers"][0][1] == "attention"
     assert said["picture"]["fans"][0] == 9
 

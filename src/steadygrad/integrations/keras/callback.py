@@ -124,6 +124,9 @@ class MonitorCallback(keras.callbacks.Callback):
         return self._own[0](grads)
 
     def _update(self, grads: Sequence[Tensor], variables: Sequence[Any], rate: Tensor) -> None:
+        if self._faulty:
+            self._own[1](grads, variables, rate)
+            return
         due = ops.equal(self._made % self._every, 0)
         ops.cond(due, lambda: self._look(grads, variables, rate), lambda: self._own[1](grads, variables, rate))
         self._made.assign_add(1)
@@ -135,7 +138,7 @@ class MonitorCallback(keras.callbacks.Callback):
         self._own[1](used, variables, rate)
         try:
             kept = {
-                variable.path: [
+                id(variable): [
                     _square(arrived),
                     _square(grad),
                     ops.sum(ops.cast(~ops.isfinite(arrived), "float64")),
@@ -146,7 +149,7 @@ class MonitorCallback(keras.callbacks.Callback):
                 for variable, arrived, grad, old in zip(variables, self._arrived, used, before, strict=True)
             }
             unseen = [ops.cast(math.nan, "float64")] * len(KEPT)
-            columns = [ops.stack(kept.get(variable.path, unseen)) for variable in self._variables]
+            columns = [ops.stack(kept.get(id(variable), unseen)) for variable in self._variables]
             self._kept.assign(ops.stack(columns, axis=1))
         except Exception as error:
             self._give_up(error)

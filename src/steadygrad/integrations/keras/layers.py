@@ -55,7 +55,7 @@ def role_of(layer: Layer) -> Role:
         if isinstance(layer, kinds):
             return role
     leaf = is_opaque(layer) or not parts_of(layer)
-    return Role.LINEAR if leaf and any(len(v.shape) > 1 for v in layer.trainable_variables) else Role.OTHER
+    return Role.LINEAR if leaf and any(len(v.shape) > 1 for v in layer.weights) else Role.OTHER
 
 
 def is_opaque(layer: Layer) -> bool:
@@ -87,8 +87,9 @@ def activation_name(function: Any) -> str:
 def fans_of(layer: Layer, weights: list[Tensor]) -> tuple[int, int] | None:
     """Return fan-in and fan-out of a layer's first matrix, of shape ``(*kernel, in, out)``; None where they mix."""
     matrices = [weight for weight in weights if weight.dim() > 1]
-    mixed = isinstance(layer, FANLESS) or (isinstance(layer, layers.EinsumDense) and matrices[0].dim() > 2)
-    if not matrices or mixed or role_of(layer) in (Role.EMBEDDING, Role.ATTENTION):
+    if not matrices or isinstance(layer, FANLESS) or role_of(layer) in (Role.EMBEDDING, Role.ATTENTION):
+        return None
+    if isinstance(layer, layers.EinsumDense) and matrices[0].dim() > 2:
         return None
     *kernel, fan_in, fan_out = matrices[0].shape
     if isinstance(layer, TRANSPOSED):

@@ -87,7 +87,7 @@ def probe(model: Layer, x: Any, y: Any, sample_weight: Any = None) -> tuple[Blue
 
 
 def _measure(model: Layer, batch: Any) -> tuple[Blueprint, Observation]:
-    weights = {v.path: nn.Parameter(_torch(v), requires_grad=v.trainable) for v in model.variables if _is_float(v)}
+    weights = {id(v): nn.Parameter(_torch(v), requires_grad=v.trainable) for v in model.variables if _is_float(v)}
     backend = Torch() if keras.backend.backend() == "torch" else TensorFlow()
     recorder = Recorder(model, backend, weights)
     sources = frozenset[int]()
@@ -104,10 +104,10 @@ def _measure(model: Layer, batch: Any) -> tuple[Blueprint, Observation]:
     variables = model.trainable_variables
     seen = backend.differentiate(forward, batch, recorder, variables)
     loss = float(ops.convert_to_numpy(seen.loss))
-    grads = {v.path: grad for v, grad in zip(variables, seen.grads, strict=True) if grad is not None}
+    grads = {id(v): grad for v, grad in zip(variables, seen.grads, strict=True) if grad is not None}
     optimizer, stepped = _step(model, grads if math.isfinite(loss) else {})
-    steps = {id(weights[path]): squared_distance(after, weights[path]) for path, after in stepped.items()}
-    arrived = {id(weights[path]): moments(_torch(grad), zeros=False) for path, grad in grads.items()}
+    steps = {id(weights[key]): squared_distance(after, weights[key]) for key, after in stepped.items()}
+    arrived = {id(weights[key]): moments(_torch(grad), zeros=False) for key, grad in grads.items()}
     before = {id(weight): weight.detach() for weight in weights.values()}
     calls = recorder.calls
     stats = [
@@ -142,17 +142,17 @@ def _output_stats(seen: Gradients, place: int, call: Any) -> LayerStats:
     return replace(output_stats(call, values), output_grad=found)
 
 
-def _step(model: Layer, grads: dict[str, Any]) -> tuple[Any, dict[str, Tensor]]:
-    """Make the first step of an optimizer made like the model's; return it, and the weights after the step."""
+def _step(model: Layer, grads: dict[int, Any]) -> tuple[Any, dict[int, Tensor]]:
+    """Make the first step of an optimizer made like the model's; return it, and the weights after by ``id``."""
     own = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     with blamed("optimizer: making another one like it failed"):
         optimizer = type(own).from_config(own.get_config() | {"gradient_accumulation_steps": None})
-    variables = [variable for variable in model.trainable_variables if variable.path in grads]
+    variables = [variable for variable in model.trainable_variables if id(variable) in grads]
     if not variables:
         return optimizer, {}
     with blamed("optimizer: step failed"), torch.no_grad():
-        optimizer.apply([grads[variable.path] for variable in variables], variables)
-    return optimizer, {variable.path: _torch(variable) for variable in variables}
+        optimizer.apply([grads[id(variable)] for variable in variables], variables)
+    return optimizer, {id(variable): _torch(variable) for variable in variables}
 
 
 @contextmanager

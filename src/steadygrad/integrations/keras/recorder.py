@@ -71,7 +71,7 @@ class Recorder:
     Args:
         model: The network, built.
         graph: Its backend's graph.
-        weights: What stands for its variables in the calls, by path: torch parameters.
+        weights: What stands for its floating variables in the calls, by ``id``: torch parameters.
 
     Attributes:
         calls: Layer calls in execution order.
@@ -80,7 +80,7 @@ class Recorder:
         entries: What went into each first weight layer.
     """
 
-    def __init__(self, model: Layer, graph: Graph, weights: dict[str, Any]) -> None:
+    def __init__(self, model: Layer, graph: Graph, weights: dict[int, Any]) -> None:
         self._model, self._graph, self._weights = model, graph, weights
         self._stack: list[_Frame] = []
         self._closed = 0  # depth inside of opaque layers
@@ -93,8 +93,9 @@ class Recorder:
         self.entries: list[Tensor] = []
         self._positions: dict[Hashable, int] = {}
         self._repeats: Counter[str] = Counter()
+        wrapped: set[int] = set()
         for part in self._model._layers:
-            self._wrap(part, set())
+            self._wrap(part, wrapped)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -181,8 +182,7 @@ class Recorder:
 
     def _record(self, frame: _Frame, output: Any) -> None:
         layer, role = frame.layer, role_of(frame.layer)
-        weights = [self._weights[variable.path] for variable in layer.trainable_variables + layer.non_trainable_weights]
-        weights = [weight for weight in weights if weight.is_floating_point()]
+        weights = [self._weights[id(variable)] for variable in layer.weights if id(variable) in self._weights]
         name = _name(layer)
         call = Call(name, name, kind_of(layer), role, frame.follows, tuple(weights), fans_of(layer, weights))
         if not frame.follows and role in (Role.LINEAR, Role.RECURRENT, Role.ATTENTION):
