@@ -113,6 +113,10 @@ def test_tensorboard_shows_totals_and_layers_on_demand(tmp_path: Path, layers: b
     assert "steadygrad/output_rms/smallest" in tags
     assert ("steadygrad/grad_norm/24" in tags) == layers
     assert any("findings" in tag for tag in shown.Tags()["tensors"])
+    last = shown.Histograms("steadygrad/log10 grad_rms of layers")[-1].histogram_value
+    column = monitor.history.column("grad_rms")[-1]
+    weighted = column[~np.isnan(column)]
+    assert (last.num, last.min) == (len(weighted), pytest.approx(np.log10(weighted.min())))
 
 
 def test_tensorboard_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
