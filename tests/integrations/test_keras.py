@@ -142,6 +142,11 @@ def test_the_commands_take_a_compiled_model(checkout: Path, tmp_path: Path) -> N
     assert "SG602" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_tensorflow_is_not_imported_for_another_backend(checkout: Path) -> None:
+    code = "import sys, steadygrad.integrations.keras; sys.exit('tensorflow' in sys.modules)"
+    assert run(checkout, "torch", "-c", code).returncode == 0
+
+
 def test_without_a_backend_that_is_watched_the_sentence_says_what_to_set(checkout: Path) -> None:
     done = run(checkout, "numpy", "-c", "import steadygrad.integrations.keras")
     assert "KERAS_BACKEND=torch before Keras is imported." in done.stderr
