@@ -25,6 +25,7 @@ HEAVY = {
     "scipy",
     "sklearn",
     "tensorboard",
+    "tensorflow",
     "tqdm",
     "transformers",
     "typer",

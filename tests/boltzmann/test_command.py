@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from steadygrad.boltzmann import DBNClassifier
@@ -73,11 +74,10 @@ def test_tables_name_their_label(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_course_filters_and_samples(tmp_path: Path) -> None:
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     board = tmp_path / "board"
     quick = ("--hidden", "30,20", "--pretrain-epochs", 3, "--epochs", 2, "--save", tmp_path / "dbn")
     assert f"tensorboard --logdir {board}" in run("fit", *quick, "--tensorboard", board).replace("\n", "")
-    shown = loader.EventAccumulator(str(board))
+    shown = EventAccumulator(str(board))
     shown.Reload()
     classifier = DBNClassifier.load(tmp_path / "dbn")
     for tag, records in (

@@ -7,14 +7,11 @@ import math
 import pytest
 import torch
 
-from steadygrad.boltzmann import units
+from steadygrad.boltzmann import kernels, units
 from steadygrad.boltzmann.energy import Machine
 from steadygrad.boltzmann.gibbs import CD
 from steadygrad.boltzmann.learning import Learner, Rules
 from steadygrad.boltzmann.units import Bernoulli, column_mean, kernels_for
-
-pytest.importorskip("numba")
-kernels = pytest.importorskip("steadygrad.boltzmann.kernels")
 
 SHAPE = (200, 300)
 FORMATS = [torch.float32, torch.bfloat16]

@@ -36,7 +36,6 @@ def test_pretraining_and_not_clipping_makes_the_deep_belief_network_learn() -> N
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
 def test_the_keras_network_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    pytest.importorskip("keras")
     from experiments.articles import keras_network
 
     assert keras_network.accuracy(epochs=8) > 0.3  # chance is 0.1

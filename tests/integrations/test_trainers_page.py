@@ -13,15 +13,17 @@ from typing import Any
 from . import test_keras, test_trainers, test_two_processes
 
 CALLBACK, MONITOR = "Trainer(callbacks=[MonitorCallback()])", "with sg.Monitor(model, optimizer):"
+FIT = "fit(callbacks=[MonitorCallback()])"
 ROWS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("plain PyTorch", f"`{MONITOR}`", test_trainers.test_a_plain_loop),
     ("Lightning", f"`{CALLBACK}`", test_trainers.test_lightning),
     ("Hugging Face Trainer", f"`{CALLBACK}`", test_trainers.test_transformers),
     ("Accelerate", f"`{MONITOR}`, prepared or not", test_trainers.test_accelerate_with_the_plain_monitor),
     ("Fabric", f"`{MONITOR}`, set up or not", test_trainers.test_fabric_with_the_plain_monitor),
+    ("Keras 3 on torch", f"`{FIT}`", test_keras.test_the_numbers_are_those_of_a_plain_loop),
     (
-        "Keras 3 on torch",
-        "`fit(callbacks=[MonitorCallback()])`",
+        "Keras 3 on TensorFlow: graph, `jit_compile`, `run_eagerly`",
+        f"`{FIT}`",
         test_keras.test_the_numbers_are_those_of_a_plain_loop,
     ),
 )
@@ -37,8 +39,10 @@ COLUMNS = (
 )
 
 
-def cases(test: Callable[..., None]) -> list[dict[str, Any]]:
+def cases(name: str, test: Callable[..., None]) -> list[dict[str, Any]]:
     """Return the arguments that a test is run with."""
+    if test.__module__ == test_keras.__name__:
+        return test_keras.CELLS["tensorflow" if "TensorFlow" in name else "torch"]
     (mark,) = (mark for mark in test.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
     names = [mark.args[0]] if isinstance(mark.args[0], str) else mark.args[0]
     return [dict(zip(names, [case] if len(names) == 1 else case, strict=True)) for case in mark.args[1]]
@@ -53,8 +57,8 @@ def compared(test: Callable[..., None]) -> str:
 
 
 def row(name: str, line: str, test: Callable[..., None]) -> str:
-    seen, runs = compared(test), cases(test)
-    together = {case["trainer"] for case in cases(test_two_processes.test_a_trainer_in_two_processes)}
+    seen, runs = compared(test), cases(name, test)
+    together = {case["trainer"] for case in cases("", test_two_processes.test_a_trainer_in_two_processes)}
     answers = (
         '"grad_norm"' in seen,
         '"grad_norm_used"' in seen,

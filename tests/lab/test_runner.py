@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +167,17 @@ def test_processes_give_the_same_and_a_killed_worker_costs_nothing(tmp_path: Pat
         assert len(store) == 8, "every unit is there once"
     assert killed.exists()
     assert numbers(results) == numbers(run(grid, executor=Serial()))
+
+
+def test_a_sink_is_given_what_is_stored_and_then_each_unit_as_it_ends() -> None:
+    first = Grid(perceptron, {"lr": [0.1]}, looks=1)
+    whole = Grid(perceptron, {"lr": [0.1, 0.2, 0.3]}, looks=1)
+    given: list[tuple[list[float], int]] = []
+
+    def sink(results: Sequence[Result]) -> None:
+        given.append(([result.configuration["lr"] for result in results], len(store)))
+
+    with Store() as store:
+        run(first, store)
+        run(whole, store, together=1, sink=sink)
+    assert given == [([0.1], 1), ([0.2], 2), ([0.3], 3)]

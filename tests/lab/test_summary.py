@@ -5,13 +5,15 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from steadygrad.errors import MissingDependencyError, StoreError, UsageError
 from steadygrad.lab import Result, export
 from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
-from steadygrad.lab.tensorboard import write_board
+from steadygrad.lab.tensorboard import EventFiles
 
 
 def result(train: float, test: float, outcome: str = "done", **configuration: object) -> Result:
@@ -127,7 +129,6 @@ def test_an_export_is_a_row_a_run(tmp_path: Path) -> None:
 
 
 def test_an_export_to_parquet(tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     export([*RUNS, result(0.9, 0.8, lr="text", name="b")], tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet").to_pydict()
     assert table["lr"] == ["0.1", "1", "text"], "an axis of several kinds is text"
@@ -146,13 +147,14 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_tensorboard_shows_each_run_with_its_hyperparameters(tmp_path: Path) -> None:
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     done = Result({"lr": 0.1, "name": "<a/b>"}, (5, 10), (2.0, 1.0), (0.5, 0.75), train=0.9, test=0.8)
     failed = Result({"lr": 9.0, "name": None}, (5,), (math.inf,), (-math.inf,), diverged=True)
-    write_board([done, failed], tmp_path / "board")
+    board = EventFiles(tmp_path / "board")
+    board([done])
+    board([failed])
     folders = sorted((tmp_path / "board").iterdir())
     assert [folder.name for folder in folders] == ["00000 lr=0.1,name=_a_b_", "00001 lr=9.0,name=None"]
-    first, second = (loader.EventAccumulator(str(folder)).Reload() for folder in folders)
+    first, second = (EventAccumulator(str(folder)).Reload() for folder in folders)
     assert [(e.step, e.value) for e in first.Scalars("steadygrad/loss")] == [(5, 2.0), (10, 1.0)]
     assert [e.value for e in first.Scalars("steadygrad/validation")] == [0.5, 0.75]
     assert [round(e.value, 6) for e in first.Scalars("steadygrad/final/test")] == [0.8]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from steadygrad.errors import AlarmError, DataFileError, MissingDependencyError, SteadygradWarning
@@ -101,11 +102,10 @@ def test_a_log_cut_anywhere_reads_up_to_the_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [False, True])
 def test_tensorboard_shows_totals_and_layers_on_demand(tmp_path: Path, layers: bool) -> None:
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     sink = TensorBoard(tmp_path, layers=layers)
     monitor = watched(sick(), steps=5, every=1, sinks=[sink])
     sink.close()
-    shown = loader.EventAccumulator(str(tmp_path))
+    shown = EventAccumulator(str(tmp_path))
     shown.Reload()
     tags = shown.Tags()["scalars"]
     norms = [event.value for event in shown.Scalars("steadygrad/grad_norm")]
@@ -113,6 +113,10 @@ def test_tensorboard_shows_totals_and_layers_on_demand(tmp_path: Path, layers: b
     assert "steadygrad/output_rms/smallest" in tags
     assert ("steadygrad/grad_norm/24" in tags) == layers
     assert any("findings" in tag for tag in shown.Tags()["tensors"])
+    last = shown.Histograms("steadygrad/log10 grad_rms of layers")[-1].histogram_value
+    column = monitor.history.column("grad_rms")[-1]
+    weighted = column[~np.isnan(column)]
+    assert (last.num, last.min) == (len(weighted), pytest.approx(np.log10(weighted.min())))
 
 
 def test_tensorboard_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +155,8 @@ def test_wandb_gets_totals_and_findings_and_layers_on_demand(layers: bool) -> No
 
 
 def test_a_real_run_of_wandb_takes_what_the_sink_logs(tmp_path: Path) -> None:
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True)) as run:
         monitor = watched(sick(), steps=5, every=1, sinks=[WandB(run)])
         said = dict(run.summary)

@@ -26,13 +26,7 @@ ADAMS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
 }
 
 
-@pytest.fixture
-def numba() -> None:
-    pytest.importorskip("numba")
-
-
 @pytest.mark.parametrize("kind", ADAMS)
-@pytest.mark.usefixtures("numba")
 def test_the_recovered_step_is_the_one_that_was_made(kind: str) -> None:
     torch.manual_seed(0)
     parameter = nn.Parameter(torch.randn(300, 200))

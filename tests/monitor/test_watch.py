@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import steadygrad
 from steadygrad.monitor import read_run
@@ -130,12 +131,11 @@ def test_scripts_as_tutorials_write_them(tmp_path: Path, body: str, layers: int)
 
 @pytest.mark.slow
 def test_tensorboard_gets_the_looks(tmp_path: Path) -> None:
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     (tmp_path / "train.py").write_text(HEAD + PLAIN)
     options = ("--every", "1", "--out", "run", "--tensorboard", "board")
     run("watch", "train.py", *options, cwd=tmp_path)
     history, _, _ = read_run(tmp_path / "run")
-    shown = loader.EventAccumulator(str(tmp_path / "board")).Reload()
+    shown = EventAccumulator(str(tmp_path / "board")).Reload()
     norms = {event.step: event.value for event in shown.Scalars("steadygrad/grad_norm")}
     seen = history.column("grad_norm", of="step")
     assert list(norms) == history.steps[np.isfinite(seen)].tolist()

@@ -7,6 +7,7 @@ import sys
 from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -226,3 +227,16 @@ def test_importing_the_report_leaves_rich_alone(checkout: Path) -> None:
     code = "import sys, steadygrad.report; sys.exit('rich' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_the_page_of_a_treatment_holds_the_change_as_python_that_runs() -> None:
+    (code,) = re.findall(r"<pre tabindex=\"0\"><code>(.*?)</code></pre>", full_treatment(), re.DOTALL)
+    places: dict[str, object] = {}
+    wanted = "cured = sg.apply(sg.Prescription(("
+    assert unescape(code).startswith(wanted)
+    exec(
+        f"import steadygrad as sg\nmade = {unescape(code).removeprefix('cured = sg.apply(').removesuffix(', setup)')}",
+        places,
+    )
+    assert places["made"] == replace(CURE, rationale="", steps=tuple(replace(s, answers=()) for s in CURE.steps))
+    assert "<pre" not in PAGES["untreated"]()

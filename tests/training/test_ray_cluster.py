@@ -37,7 +37,8 @@ def test_starting_the_lab_does_not_load_ray(checkout: Path) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     """A local cluster of two workers."""
-    ray = pytest.importorskip("ray")
+    import ray
+
     yield RayCluster(workers=2)
     ray.shutdown()
 

@@ -10,7 +10,7 @@ import typer
 
 from steadygrad import __version__
 from steadygrad.cli.continuous import Settings, github, known_in, sarif, settings, without, write_known
-from steadygrad.cli.loading import load_setup
+from steadygrad.cli.loading import KerasModel, load_checked
 from steadygrad.cli.options import Device, Format, Target, Traceback, check_report, console, on_device, only_results_on
 from steadygrad.diagnosis import RULES, diagnose
 from steadygrad.errors import UsageError
@@ -68,7 +68,10 @@ def check(
     report: Annotated[Path | None, typer.Option(help="Write a report here (.html).")] = None,
     traceback: Traceback = False,
 ) -> None:
-    """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer."""
+    """Check a set-up on one batch without training it: per-layer table, findings, the guilty layer.
+
+    The callable may also return a compiled Keras model with one batch: (model, (x, y)).
+    """
     if step is not None and (source is None or not source.is_dir()):
         raise UsageError("--step: expected --from with the folder of a run beside it, got none.")
     if report is not None:
@@ -79,11 +82,17 @@ def check(
     if source is not None:
         left_out.append("SG4")  # how a network was initialized is nothing to ask of one that was trained
     with only_results_on(Format.TEXT if output is CheckFormat.TEXT else Format.JSON):
-        setup = load_setup(target)
-        if source is not None:
-            _load_from(source, step, setup)
+        loaded = load_checked(target)
         chosen = _codes(select) or list(configured.select)
-        diagnosis = diagnose(on_device(setup, device), chosen, left_out, forecast)
+        if isinstance(loaded, KerasModel):
+            _refuse({"--from": source, "--forecast": forecast or None, "--device": device})
+            from steadygrad.integrations import keras
+
+            diagnosis = keras.diagnose(loaded.model, *loaded.batch, select=chosen, ignore=left_out)
+        else:
+            if source is not None:
+                _load_from(source, step, loaded)
+            diagnosis = diagnose(on_device(loaded, device), chosen, left_out, forecast)
     if write_baseline is not None:
         write_known(write_baseline, diagnosis)
     diagnosis = without(diagnosis, known)
@@ -100,6 +109,13 @@ def _known(configured: Settings, baseline: Path | None) -> list[str]:
     known = [code for code in configured.ignore if ":" in code]
     file = baseline or (Path(configured.baseline) if configured.baseline else None)
     return known if file is None else [*known, *known_in(file)]
+
+
+def _refuse(options: dict[str, object]) -> None:
+    """Raise for an option that Keras models do not take."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name}: expected a PyTorch model, got a Keras model. Leave the option out.")
 
 
 def _load_from(source: Path, step: int | None, setup: TrainingSetup) -> None:

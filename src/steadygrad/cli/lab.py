@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from steadygrad.lab import Grid, Result, Store, export, mlp, mnist_grid, run
 from steadygrad.lab.article import OPTIMIZERS
 from steadygrad.lab.sheets import grid_page, points_sheet, robustness_sheet
 from steadygrad.lab.summary import article_verdict, points, robustness
-from steadygrad.lab.tensorboard import write_board
+from steadygrad.lab.tensorboard import EventFiles
 from steadygrad.lab.update import kernels
 from steadygrad.records import write_whole
 from steadygrad.report.text import sheet_table
@@ -124,7 +125,10 @@ def show(
 ) -> None:
     """Show what is stored: the best runs, and how robust each value of an axis is."""
     check_board(tensorboard)
-    _print(_stored(store), report, tensorboard, by)
+    results = _stored(store)
+    if tensorboard is not None:
+        EventFiles(tensorboard)(results)
+    _print(results, report, tensorboard, by)
 
 
 @app.command("export")
@@ -169,7 +173,9 @@ def _run(
     with Store(path) as store:
         try:
             with live_progress() as progress:
-                results = run(grid, store, executor, lambda done, total: progress("training", done, total), together)
+                sink = None if board is None else EventFiles(board)
+                tell = partial(progress, "training")
+                results = run(grid, store, executor, tell, together, sink)
         except KeyboardInterrupt:
             screen.print(f"{len(store):,} runs are stored in {path}. Run the same again to resume.", soft_wrap=True)
             raise
@@ -190,7 +196,6 @@ def _print(results: list[Result], report: Path | None, board: Path | None, by: s
         write_whole(report, grid_page(found, by))
         screen.print(f"\nReport written to {report}", soft_wrap=True, markup=False)
     if board is not None:
-        write_board(results, board)
         print_board(board)
 
 

@@ -10,16 +10,23 @@ import traceback
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from steadygrad.errors import LoadError, SetupError, SteadygradError
 from steadygrad.training import TrainingSetup, register_by_value
 
-__all__ = ["load_callable", "load_setup"]
+__all__ = ["KerasModel", "load_callable", "load_checked", "load_setup"]
 
 WANTED = "a TrainingSetup or a tuple (model, batch, loss)"
+
+
+class KerasModel(NamedTuple):
+    """A compiled Keras model and one batch: ``(x, y)`` or ``(x, y, sample_weight)``."""
+
+    model: Any
+    batch: tuple[Any, ...]
 
 
 def load_setup(target: str) -> TrainingSetup:
@@ -28,6 +35,24 @@ def load_setup(target: str) -> TrainingSetup:
     Args:
         target: ``FILE.py:callable`` or ``package.module:callable``. The callable takes no arguments and returns a
             :class:`TrainingSetup` or a tuple ``(model, batch, loss)``.
+
+    Raises:
+        LoadError: If file, module or callable do not exist, or the callable returns something else.
+        SetupError: If the file or the callable raises.
+    """
+    loaded = load_checked(target)
+    if isinstance(loaded, KerasModel):
+        raise LoadError(
+            f"{target}: expected {WANTED}, got a Keras model. `steadygrad check` judges Keras models; only PyTorch "
+            "models are treated."
+        )
+    return loaded
+
+
+def load_checked(target: str) -> TrainingSetup | KerasModel:
+    """Import ``target`` and call it, as :func:`load_setup` does; it may give a Keras model too.
+
+    A Keras model comes as a tuple of the compiled model and one batch, ``(model, (x, y))``.
 
     Raises:
         LoadError: If file, module or callable do not exist, or the callable returns something else.
@@ -119,9 +144,17 @@ def _callable(module: ModuleType, place: str, name: str) -> Any:
     raise LoadError(f"{place}: expected a callable {name!r}, found {found}. {hint}")
 
 
-def _setup(made: Any, target: str) -> TrainingSetup:
+def _setup(made: Any, target: str) -> TrainingSetup | KerasModel:
     if isinstance(made, TrainingSetup):
         return made
+    keras = sys.modules.get("keras")  # who gives a Keras model has imported it
+    if keras is not None and isinstance(made, tuple) and made and isinstance(made[0], keras.Model):
+        if len(made) == 2 and isinstance(made[1], tuple) and len(made[1]) in (2, 3):
+            return KerasModel(*made)
+        raise LoadError(
+            f"{target}: expected a compiled Keras model with one batch, got another tuple. Return (model, (x, y)), "
+            "sample weights after them if there are any."
+        )
     if isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], nn.Module) and callable(made[2]):
         model, batch, loss = made
         return TrainingSetup(model, loss, train=[batch])

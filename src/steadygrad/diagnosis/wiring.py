@@ -10,10 +10,12 @@ from steadygrad.diagnosis.rule import Found, Rule
 from steadygrad.records import Blueprint, Observation, Role, Severity, Symptom, TargetKind
 from steadygrad.signals.layers import canonical
 
-__all__ = ["HEAD_RANGES", "REGRESSION_LOSSES", "RULES"]
+__all__ = ["HEAD_RANGES", "PROBABILITY_LOSSES", "REGRESSION_LOSSES", "RULES"]
 
 # Losses that apply a softmax or sigmoid themselves and so want raw scores.
 SCORE_LOSSES = frozenset({"cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss"})
+# Losses that want the probabilities themselves; the last two are Keras's.
+PROBABILITY_LOSSES = frozenset({"binary_cross_entropy", "categorical_crossentropy", "sparse_categorical_crossentropy"})
 REGRESSION_LOSSES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 HEAD_RANGES: dict[str, tuple[float, float]] = {
     "sigmoid": (0.0, 1.0),
@@ -62,6 +64,13 @@ def loss_and_head(blueprint: Blueprint, observation: Observation) -> Iterator[Fo
         yield Found(
             Severity.ERROR,
             f"nll_loss wants log-probabilities, but the output comes from {name or 'a layer without log_softmax'}",
+            name,
+        )
+    output = blueprint.output
+    if blueprint.loss in PROBABILITY_LOSSES and output is not None and (output.low < 0 or output.high > 1):
+        yield Found(
+            Severity.ERROR,
+            f"{blueprint.loss} wants probabilities, but the output lies in [{output.low:.3g}, {output.high:.3g}]",
             name,
         )
 
@@ -218,7 +227,8 @@ RULES = (
         Symptom.WIRING,
         "The loss applies a softmax or sigmoid that the model has applied already (gradients shrink, the loss has a "
         "floor), or lacks one that the model should have applied.",
-        "cross_entropy or *_with_logits after any activation but log_softmax; nll_loss without log_softmax.",
+        "cross_entropy or *_with_logits after any activation but log_softmax; nll_loss without log_softmax; an output "
+        "beyond [0, 1] into binary_cross_entropy or Keras's (sparse_)categorical_crossentropy without from_logits.",
         "Definition of the losses in torch. Double softmax: the loss of 10 classes cannot fall below 1.461.",
         "Remove the head's activation and keep the loss, or use the loss that takes probabilities.",
         loss_and_head,

@@ -1,7 +1,8 @@
-"""Doors to other frameworks: one file each, which imports its framework and is imported by nothing else.
+"""Doors to other frameworks: one file or folder each, which imports its framework.
 
-``steadygrad.integrations.lightning``, ``.transformers`` and ``.keras`` each hold a ``MonitorCallback``. Accelerate and
-Fabric need none: they train a plain loop, which :class:`steadygrad.Monitor` watches.
+``steadygrad.integrations.lightning``, ``.transformers`` and ``.keras`` each hold a ``MonitorCallback``, and ``.keras``
+a ``diagnose`` for compiled models. Accelerate and Fabric need none: they train a plain loop, which
+:class:`steadygrad.Monitor` watches.
 """
 
 from __future__ import annotations

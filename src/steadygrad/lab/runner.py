@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 
@@ -15,7 +15,7 @@ from steadygrad.lab.store import Store
 from steadygrad.lab.unit import train_unit
 from steadygrad.training import Executor, Serial
 
-__all__ = ["Progress", "run", "stored"]
+__all__ = ["Progress", "Sink", "run", "stored"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ MOST_BREAKS = 3  # of the workers one after the other without a result in betwee
 Progress = Callable[[int, int], None]
 """Called with the number of runs that are done, stored ones included, and of all."""
 
+Sink = Callable[[Sequence[Result]], None]
+"""Called with results as they come."""
+
 
 def run(
     grid: Grid,
@@ -31,6 +34,7 @@ def run(
     executor: Executor | None = None,
     progress: Progress | None = None,
     together: int = 5,
+    sink: Sink | None = None,
 ) -> list[Result]:
     """Run a grid, resuming where the store ends, and return one result a configuration, in the grid's order.
 
@@ -44,6 +48,7 @@ def run(
         executor: Where units are trained; by default in this process.
         progress: Told as units end.
         together: Runs a unit, which is what a worker takes at a time and what is lost with it.
+        sink: Given results as they come, those that are stored already first.
 
     Raises:
         UsageError: If the grid's factory says so: an argument or a data file is wrong.
@@ -53,7 +58,9 @@ def run(
     if together < 1:
         raise UsageError(f"run: expected together to be at least 1, got {together}.")
     with nullcontext(store) if isinstance(store, Store) else Store(store) as kept:
-        _fill(kept, grid, executor or Serial(), progress or (lambda done, total: None), together)
+        sink = sink or (lambda results: None)
+        sink(list(stored(grid, kept)))
+        _fill(kept, grid, executor or Serial(), progress or (lambda done, total: None), together, sink)
         return list(stored(grid, kept))
 
 
@@ -65,7 +72,7 @@ def stored(grid: Grid, store: Store) -> Iterator[Result]:
             yield result
 
 
-def _fill(store: Store, grid: Grid, executor: Executor, progress: Progress, together: int) -> None:
+def _fill(store: Store, grid: Grid, executor: Executor, progress: Progress, together: int, sink: Sink) -> None:
     """Train what is not stored; begin again with what is left where workers die."""
     done, breaks = sum(1 for _ in stored(grid, store)), 0
     progress(done, len(grid))
@@ -73,6 +80,7 @@ def _fill(store: Store, grid: Grid, executor: Executor, progress: Progress, toge
         try:
             for results in executor.map(train_unit, grid, _units(store, grid, together)):
                 store.add([grid.key(result.configuration) for result in results], results)
+                sink(results)
                 done, breaks = done + len(results), 0
                 progress(done, len(grid))
             return

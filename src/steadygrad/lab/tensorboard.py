@@ -10,25 +10,34 @@ from pathlib import Path
 from steadygrad.lab.result import Result
 from steadygrad.report.tensorboard import PREFIX, writer_class
 
-__all__ = ["write_board"]
+__all__ = ["EventFiles"]
 
 SCORES = ("train", "validation", "best", "test")
 
 
-def write_board(results: Sequence[Result], folder: Path) -> None:
-    """Write each run into a folder of its own, named by its number and configuration.
+class EventFiles:
+    """Write results as they come, each run into a folder of its own, named by its number and configuration.
 
     Args:
-        results: In any order.
         folder: Where TensorBoard looks for its event files; made if it does not exist.
 
     Raises:
         MissingDependencyError: If TensorBoard is not installed.
     """
-    for place, result in enumerate(results):
+
+    def __init__(self, folder: Path) -> None:
+        self._writer, self._folder, self._count = writer_class(), folder, 0
+
+    def __call__(self, results: Sequence[Result]) -> None:
+        """Write runs that were not written before."""
+        for place, result in enumerate(results, self._count):
+            self._write(result, self._folder / _name(place, result))
+        self._count += len(results)
+
+    def _write(self, result: Result, folder: Path) -> None:
         parameters = {k: v if isinstance(v, (bool, int, float)) else str(v) for k, v in result.configuration.items()}
         metrics = {f"{PREFIX}/final/{name}": getattr(result, name) for name in SCORES}
-        with writer_class()(str(folder / _name(place, result))) as writer:
+        with self._writer(str(folder)) as writer:
             for name, values in (("loss", result.losses), ("validation", result.scores)):
                 for step, value in zip(result.looked, values, strict=False):
                     if math.isfinite(value):

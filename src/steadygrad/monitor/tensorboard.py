@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from steadygrad.monitor.scalars import scalars_of
 from steadygrad.report.tensorboard import PREFIX, writer_class
 
 __all__ = ["TensorBoard"]
 
+SCALES = ("grad_rms", "update_ratio", "output_rms", "output_grad_rms")  # which lie decades apart
+
 
 class TensorBoard:
-    """Write looks as scalars and findings as text, all under ``steadygrad/``.
+    """Write looks as scalars and histograms, and findings as text, all under ``steadygrad/``.
 
-    Of the layers' numbers the smallest and the largest are shown, so that a hundred layers do not fill a hundred pages.
+    Of the layers' numbers the smallest and the largest are shown, so that a hundred layers do not fill a hundred pages,
+    and how the decimal logarithms of all of them spread.
 
     Args:
         folder: Where TensorBoard looks for its event files; made if it does not exist.
@@ -37,6 +42,10 @@ class TensorBoard:
         elif event["event"] == "look":
             for name, value in scalars_of(event, self._layers).items():
                 self._writer.add_scalar(f"{PREFIX}/{name}", value, event["step"])
+            for name in SCALES:
+                seen = [value for value in event["layers"].get(name, ()) if value is not None and 0 < value < np.inf]
+                if len(seen) > 1:
+                    self._writer.add_histogram(f"{PREFIX}/log10 {name} of layers", np.log10(seen), event["step"])
 
     def close(self) -> None:
         """Write what is not yet written."""

@@ -28,13 +28,16 @@ class Axis:
         return BOTTOM - min(max(share, 0.0), 1.0) * (BOTTOM - TOP)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return levels and labels of three to seven ticks."""
+        """Return levels and labels of two to seven ticks."""
         if not self.log:
             return [(level, number(level)) for level in _spread(self.low, self.high, 5)]
         if self.high - self.low <= 2:  # few decades: 1, 2, 5 within each
             decades = range(math.floor(self.low), math.ceil(self.high) + 1)
             marks = [(e + math.log10(m), _label(m, e)) for e in decades for m in (1, 2, 5)]
-            return [(level, label) for level, label in marks if self.low <= level <= self.high]
+            seen = [(level, label) for level, label in marks if self.low <= level <= self.high]
+            if len(seen) > 1 or abs(self.high) > 300:
+                return seen
+            return [(math.log10(value), number(value)) for value in _spread(10**self.low, 10**self.high, 4)]
         stride = next(n for n in (1, 2, 3, 5, 10, 20, 50, 100, 200) if (self.high - self.low) / n < 7)
         first, last = math.ceil(self.low / stride) * stride, math.floor(self.high)
         return [(level, "10" + str(level).translate(SUPERSCRIPTS)) for level in range(first, last + 1, stride)]

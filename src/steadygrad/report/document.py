@@ -25,6 +25,7 @@ __all__ = [
     "figures",
     "findings_list",
     "head",
+    "listing",
     "paragraph",
     "picture",
     "safe",
@@ -103,6 +104,11 @@ def bullets(lines: Iterable[str]) -> str:
     """Return a list, or nothing for no lines."""
     items = "".join(f"<li>{safe(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
+
+
+def listing(introduction: str, code: str) -> str:
+    """Return code as it is, or nothing for none; strings in it are written by ``repr``, which shows all they hold."""
+    return f'{paragraph(introduction)}<pre tabindex="0"><code>{escape(code)}</code></pre>' if code else ""
 
 
 def figures(named: Iterable[tuple[str, str]]) -> str:

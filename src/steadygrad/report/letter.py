@@ -9,6 +9,7 @@ from steadygrad.records import Diagnosis, Finding, Prescription, Severity, Trial
 from steadygrad.report.tables import layer_name, number, plain
 
 __all__ = [
+    "CODE",
     "FINDINGS_SHOWN",
     "VERDICTS",
     "alarm_headline",
@@ -22,6 +23,7 @@ __all__ = [
     "where",
 ]
 
+CODE = "In Python, with `import steadygrad as sg`:"  # stands before it
 FINDINGS_SHOWN = 50  # a network of 10,000 sick layers must still fit a page
 
 VERDICTS = {

@@ -109,7 +109,7 @@ def treatment_text(
         parts.append(Text(plain(prescription.rationale)))
     parts.append(_bullets(letter.recommendation(prescription)))
     if snippet := letter.code(prescription):
-        parts += [Text("\nIn Python, with `import steadygrad as sg`:"), Text(snippet)]
+        parts += [Text(f"\n{letter.CODE}"), Text(snippet)]
     if notes:
         parts += [_heading("Notes"), _bullets(notes)]
     parts += [_heading("Before and after"), Text(letter.VERDICTS[verdict], style="bold")]

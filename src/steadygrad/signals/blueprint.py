@@ -28,7 +28,7 @@ from steadygrad.training import (
     trainable,
 )
 
-__all__ = ["Recorded", "draw_blueprint", "optimizer_of", "plain_model", "read_blueprint", "record"]
+__all__ = ["Recorded", "draw_blueprint", "layers_of", "optimizer_of", "plain_model", "read_blueprint", "record"]
 
 OWN_PARAMETERS = "(own parameters)"
 
@@ -96,7 +96,7 @@ def draw_blueprint(setup: TrainingSetup, recorded: Recorded, optimizer: torch.op
     output = output_tensor(step.output)
     head = _head(calls, recorder, output)
     return Blueprint(
-        layers=_layers(calls),
+        layers=layers_of(calls),
         loss=recorder.loss,
         loss_shapes=recorder.loss_shapes,
         loss_reduction=recorder.loss_reduction,
@@ -129,7 +129,8 @@ def _unoptimized(calls: list[Call], optimizer: torch.optim.Optimizer | None) -> 
     return tuple(call.name for call in calls if any(p.requires_grad and id(p) not in held for p in call.parameters))
 
 
-def _layers(calls: list[Call]) -> tuple[Layer, ...]:
+def layers_of(calls: list[Call]) -> tuple[Layer, ...]:
+    """Return the calls of a forward pass as layers of a blueprint, each with what follows it."""
     followers: dict[int, list[int]] = {position: [] for position in range(len(calls))}
     for position, call in enumerate(calls):
         for source in call.follows:

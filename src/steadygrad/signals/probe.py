@@ -27,7 +27,7 @@ from steadygrad.training import (
     trainable,
 )
 
-__all__ = ["probe"]
+__all__ = ["output_stats", "probe", "weight_stats"]
 
 
 @torch.inference_mode(False)
@@ -59,7 +59,7 @@ def _measure(setup: TrainingSetup, batch: Batch, before: dict[int, Tensor]) -> t
     hooks: list[RemovableHandle] = []
 
     def on_output(position: int, call: Call, output: Tensor) -> None:
-        measured[position] = _output_stats(call, output)
+        measured[position] = output_stats(call, output)
         if output.requires_grad:
             hooks.append(output.register_hook(lambda grad: output_grads.update({position: moments(grad, zeros=False)})))
 
@@ -82,7 +82,7 @@ def _measure(setup: TrainingSetup, batch: Batch, before: dict[int, Tensor]) -> t
         steps = {key: squared_distance(weight, before[key]) for key, weight in weights.items()}
     layers = [
         replace(
-            _weight_stats(call, before, made, received, steps, measured.get(position, LayerStats(""))),
+            weight_stats(call, before, made, received, steps, measured.get(position, LayerStats(""))),
             name=call.name,
             output_grad=output_grads.get(position),
         )
@@ -97,7 +97,8 @@ def _measure(setup: TrainingSetup, batch: Batch, before: dict[int, Tensor]) -> t
     )
 
 
-def _output_stats(call: Call, output: Tensor) -> LayerStats:
+def output_stats(call: Call, output: Tensor) -> LayerStats:
+    """Return what the output of a call says: its moments, its signal, and dead or saturated units."""
     kind = canonical(call.kind)
     bounds = SATURATION_BOUNDS.get(kind)
     return LayerStats(
@@ -192,7 +193,7 @@ def _made_weights(model: nn.Module, calls: list[Call]) -> dict[str, Moments]:
     return found
 
 
-def _weight_stats(
+def weight_stats(
     call: Call,
     before: dict[int, Tensor],
     made: dict[str, Moments],
