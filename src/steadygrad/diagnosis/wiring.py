@@ -176,7 +176,8 @@ def summed_loss(blueprint: Blueprint, observation: Observation) -> Iterator[Foun
 
 def wrong_sign(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
     """Find a loss below 0 that cannot be."""
-    if blueprint.loss in NEVER_NEGATIVE and observation.loss < 0:
+    of_logarithms = blueprint.loss == "nll_loss" and canonical(blueprint.head or "") == "log_softmax"
+    if (blueprint.loss in NEVER_NEGATIVE or of_logarithms) and observation.loss < 0:
         yield Found(
             Severity.ERROR,
             f"the loss is {observation.loss:.3g}, though {blueprint.loss} is never below 0: its sign was turned, and "
@@ -304,7 +305,7 @@ RULES = (
         "loss with the wrong sign",
         Symptom.WIRING,
         "The optimizer minimizes: a loss whose sign was turned drives the model away from its targets.",
-        "loss < 0, and the torch function that made it is never below 0.",
+        "loss < 0, and the torch function that made it is never below 0 (nll_loss behind a log_softmax).",
         "Definition; AUTOTRAINER (Zhang et al. 2021) alarms at any negative loss.",
         "Remove the minus sign.",
         wrong_sign,
