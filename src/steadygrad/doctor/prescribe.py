@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Set
 
 import steadygrad.boltzmann.pretraining  # noqa: F401  # it adds itself to the catalogue
 from steadygrad.records import Blueprint, Diagnosis, Prescription, Role, Severity, Step, Symptom, TargetKind
+from steadygrad.signals.layers import canonical
 
 __all__ = ["codes_of", "prescribe", "rationale"]
 
@@ -25,10 +26,18 @@ PROPAGATION = frozenset(
 # All steps together should be able to go about so far, in units of the weights, one step within the bounds
 # (TheDeepChecker, Ben Braiek and Khomh 2022: 1e-4 to 1e-1; torch's default for Adam is 1e-3).
 WAY, LEAST_STEP, LARGEST_STEP = 0.6, 1e-3, 2e-2
+# Rows of an embedding say nothing until they are learned, and start at size 1: their way is at least that.
+EMBEDDING_WAY = 2.0
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
 DEEP = 7  # weight layers from which shortcuts are worth a try
 VERY_DEEP = 50  # weight layers from which a plain network is offered the initialization for any depth
+# Losses, and the heads before them, that fit the targets: nothing is to be gained by another loss.
+FITTING = {
+    TargetKind.CLASS_INDEX: {("cross_entropy", ""), ("nll_loss", "log_softmax")},
+    TargetKind.BINARY: {("binary_cross_entropy_with_logits", ""), ("binary_cross_entropy", "sigmoid")},
+    TargetKind.REAL: {("mse_loss", "")},
+}
 PLAIN_ROLES = frozenset({Role.LINEAR, Role.ACTIVATION, Role.OTHER})
 
 WHY = {
@@ -146,6 +155,11 @@ def _fitting_loss(blueprint: Blueprint, answers: tuple[str, ...] = ()) -> Iterat
         yield Step("loss", {"to": usual}, answers)
 
 
+def _loss_fits(blueprint: Blueprint) -> bool:
+    fitting = FITTING.get(blueprint.target_kind, set())
+    return (blueprint.loss, canonical(blueprint.head or "")) in fitting and blueprint.loss_reduction == "mean"
+
+
 def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ...]]:
     """Yield ever larger changes."""
     blueprint = diagnosis.blueprint
@@ -175,7 +189,7 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ..
     gelu = Step("activation", {"to": "gelu"}, answers)
     layer_norm = Step("normalization", {"kind": "layer"}, answers)
     skips = (Step("residual", {}, answers),) if depth >= DEEP else ()
-    usual = tuple(_fitting_loss(blueprint))
+    usual = () if _loss_fits(blueprint) else tuple(_fitting_loss(blueprint))
     yield (gelu, *skips, *sound)
     yield (*usual, gelu, *skips, layer_norm, *sound)
 
@@ -196,7 +210,8 @@ def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
 
 def _step_size(blueprint: Blueprint) -> float:
     """Return how far one step should go, beside the size of the weights."""
-    return min(max(WAY / max(blueprint.steps, 1), LEAST_STEP), LARGEST_STEP)
+    way = EMBEDDING_WAY if any(layer.role is Role.EMBEDDING for layer in blueprint.layers) else WAY
+    return min(max(way / max(blueprint.steps, 1), LEAST_STEP), LARGEST_STEP)
 
 
 def _scaled(blueprint: Blueprint) -> Iterator[Step]:
