@@ -40,8 +40,10 @@ __all__ = ["treat"]
 
 HELD_OUT = 0.2  # share of the training data that chooses between trials
 # A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); one without findings from this
-# share on, for it may be small or slow on purpose.
+# share on, for it may be small or slow on purpose. What surely will train, and has come half of the way to a perfect
+# answer, needs no shallow network beside it.
 HEALTHY_SHARE = 0.85
+HALFWAY = 0.5
 PROOF_SEEDS = 3
 
 
@@ -118,23 +120,36 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
     prospect = diagnosis.forecast.prospect
     if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
-        baseline, held, spent = _baseline(practice, diagnosis, seed, runner)
-        cost += spent
-        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+        baseline = _as_it_came(practice, diagnosis, held, seed, runner)
+        cost += baseline.cost
+        if _is_good(baseline, diagnosis, held, runner.notes):
             return ended(Verdict.HEALTHY, [baseline])
         if nonfinite:
             runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
             return ended(Verdict.NOT_CURED, [baseline])
+        if not _is_far(baseline, held):
+            held, spent = _with_reference(practice, held, seed, runner)
+            cost += spent
+            if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+                return ended(Verdict.HEALTHY, [baseline])
     short, trials = search(practice, diagnosis, held, budget, seed, runner)
-    chosen = choose(trials, short, held)
     cost += short.cost + sum(trial.cost for trial in trials)
-    trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
-    if chosen is None and baseline is None:  # nothing beats it: is it as good as it gets?
-        baseline, held, spent = _baseline(practice, diagnosis, seed, runner)
-        cost += spent
+    chosen = choose(trials, short if baseline is None else max(short, baseline, key=lambda t: t.score), held)
+    if chosen is not None and baseline is not None and held.reference is None and diagnosis.healthy:
+        held = replace(held, reference=chosen.score)  # the best of what was tried, in place of a shallow network
         if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-            return ended(Verdict.HEALTHY, [baseline, *trials[1:]])
-        trials[0] = baseline
+            return ended(Verdict.HEALTHY, [baseline, *trials])
+    trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
+    if chosen is None and held.reference is None:  # nothing beats it: is it as good as it gets?
+        if baseline is None:
+            trials[0] = baseline = _as_it_came(practice, diagnosis, held, seed, runner)
+            cost += baseline.cost
+        good = _is_good(baseline, diagnosis, held, runner.notes)
+        if not good:
+            held, spent = _with_reference(practice, held, seed, runner)
+            cost += spent
+        if good or _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
+            return ended(Verdict.HEALTHY, trials)
     scores = (held.reference or -math.inf, *(trial.score for trial in trials))
     if chosen is None and not any(map(held.beyond_luck, scores)):
         runner.notes.append(
@@ -162,28 +177,60 @@ def _parts(setup: TrainingSetup, seed: int) -> tuple[Data, Data]:
     return split(setup.train, HELD_OUT, seed, most_batches=math.ceil(setup.steps / (1 - HELD_OUT)) + 1)
 
 
-def _baseline(practice: TrainingSetup, diagnosis: Diagnosis, seed: int, runner: Runner) -> tuple[Trial, Yardstick, int]:
-    """Train the set-up as it came, and the shallow network where one fits and is needed; return the steps spent too.
+def _as_it_came(practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, seed: int, runner: Runner) -> Trial:
+    """Train the set-up as it came, until it is good enough, or has shown nothing after half of its steps."""
+    enough = _perfect(held).at(_enough(diagnosis))
+    hopeless = -math.inf if held.chance is None else held.chance + held.luck
+    task = TrainTask(Prescription(), seed, enough=math.inf if enough is None else enough, hopeless=hopeless)
+    (given,) = runner.run("training it as it is", run_train_task, Patients(practice), [task], practice.steps)
+    return Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
 
-    What comes near a perfect answer is held against that.
-    """
-    stage = "training it as it is"
-    (given,) = runner.run(stage, run_train_task, Patients(practice), [TrainTask(Prescription(), seed)], practice.steps)
-    trial = Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
-    perfect = replace(yardstick(practice, practice.validation), reference=1.0)
-    enough = perfect.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
-    if enough is not None and trial.score >= enough:
-        return trial, perfect, given.cost
+
+def _with_reference(practice: TrainingSetup, held: Yardstick, seed: int, runner: Runner) -> tuple[Yardstick, int]:
+    """Train the shallow network where one fits; return the yardstick with it and the steps spent."""
     shallow, sound = reference_setup(practice) or (None, None)
     tasks = [TrainTask(sound, seed, reference=True)] if sound else []
     patients = Patients(practice, shallow)
     others = runner.run("training a shallow network", run_train_task, patients, tasks, practice.steps) if tasks else []
     references = [answer.run.score for answer in others if answer.run is not None]
-    held = yardstick(practice, practice.validation, references)
     if held.chance is not None:
         sentence = f"On the data that chose between trials, a constant answer scores {held.chance:.3f} {held.metric}"
         runner.notes.append(sentence + (f", a sound shallow network {references[0]:.3f}." if references else "."))
-    return trial, held, given.cost + sum(answer.cost for answer in others)
+    return yardstick(practice, practice.validation, references), sum(answer.cost for answer in others)
+
+
+def _perfect(held: Yardstick) -> Yardstick:
+    """Return a yardstick whose reference is a perfect answer: 1 for accuracy and for R2."""
+    return replace(held, reference=1.0)
+
+
+def _enough(diagnosis: Diagnosis) -> float:
+    """Return the share of the way to a perfect answer from which on a set-up needs no comparison."""
+    assert diagnosis.forecast is not None
+    if not diagnosis.healthy:
+        return GOAL_SHARE
+    return HALFWAY if diagnosis.forecast.prospect is Prospect.TRAINS else HEALTHY_SHARE
+
+
+def _is_good(baseline: Trial, diagnosis: Diagnosis, held: Yardstick, notes: list[str]) -> bool:
+    """Whether a set-up comes so near to a perfect answer that nothing needs to be compared."""
+    enough = _perfect(held).at(_enough(diagnosis))
+    if enough is None or baseline.score < enough:
+        return False
+    assert held.chance is not None
+    share = (baseline.score - held.chance) / (1 - held.chance)
+    begin = "As it came" if diagnosis.healthy else "There are findings, but it learns: as it came"
+    steps = f"{baseline.runs[0].steps} steps"
+    notes.append(
+        f"{begin} it went {share:.0%} of the way from chance to a perfect answer in {steps}: it is left alone."
+    )
+    return True
+
+
+def _is_far(baseline: Trial, held: Yardstick) -> bool:
+    """Whether a set-up has not come half of the way to a perfect answer: then remedies are tried at once."""
+    halfway = _perfect(held).at(HALFWAY)
+    return halfway is not None and baseline.score < halfway
 
 
 def _to_be_left_alone(diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str]) -> bool:
