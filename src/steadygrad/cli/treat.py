@@ -39,7 +39,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes that train; 
 
 def treat(
     target: Target,
-    trials: Annotated[int, typer.Option(min=1, help="Prescriptions to try at most.")] = 12,
+    trials: Annotated[int, typer.Option(min=1, help="Prescriptions to try at most.")] = 20,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps a training; by default the set-up's own.")
     ] = None,
@@ -104,6 +104,8 @@ def print_treatment(
             treatment.verdict,
             treatment.prescription,
             treatment.notes,
+            treatment.parts,
+            treatment.doubts,
         )
     )
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from steadygrad.diagnosis import diagnose
+from steadygrad.doctor.ablation import ablate
 from steadygrad.doctor.apply import apply
 from steadygrad.doctor.budget import Budget
+from steadygrad.doctor.doubts import doubts
 from steadygrad.doctor.reference import reference_setup
 from steadygrad.doctor.runner import Progress, Runner
 from steadygrad.doctor.search import choose, search
@@ -22,7 +24,7 @@ from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
 from steadygrad.errors import UsageError
-from steadygrad.records import Diagnosis, Outcome, Prescription, Prospect, Run, Trial, Verdict
+from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Prospect, Run, Trial, Verdict
 from steadygrad.training import (
     Data,
     Executor,
@@ -84,7 +86,7 @@ def treat(
         treatment = found.treatment
         if found.chosen is not None:
             treatment = _proven(treatment, found.chosen, found.setup, seed, runner)
-    return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)))
+    return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)), doubts=doubts(treatment, found.held))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +98,14 @@ class Examination:
         setup: The set-up with validation data and the steps that the budget allows.
         chosen: What is to be proven; None if nothing is.
         cost: Optimizer steps spent, the forecast and the shallow network included.
+        held: What the trials' scores were held against.
     """
 
     treatment: Treatment
     setup: TrainingSetup
     chosen: Prescription | None
     cost: int
+    held: Yardstick
 
 
 def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Examination:
@@ -111,11 +115,12 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
     assert diagnosis.forecast is not None
     baseline: Trial | None = None
+    parts: tuple[Part, ...] = ()
     held = yardstick(practice, practice.validation)
     cost = diagnosis.forecast.steps
 
     def ended(verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
-        return Examination(Treatment(diagnosis, tuple(trials), verdict, given), setup, chosen, cost)
+        return Examination(Treatment(diagnosis, tuple(trials), verdict, given, parts=parts), setup, chosen, cost, held)
 
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
     prospect = diagnosis.forecast.prospect
@@ -139,6 +144,10 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
         held = replace(held, reference=chosen.score)  # the best of what was tried, in place of a shallow network
         if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
             return ended(Verdict.HEALTHY, [baseline, *trials])
+    if chosen is not None:
+        leaner, parts, more = ablate(chosen, practice, held, budget.trials - len(trials), seed, runner)
+        cost += sum(trial.cost for trial in more)
+        trials, chosen = [*trials, *more], leaner
     trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
     if chosen is None and held.reference is None:  # nothing beats it: is it as good as it gets?
         if baseline is None:
@@ -221,9 +230,7 @@ def _is_good(baseline: Trial, diagnosis: Diagnosis, held: Yardstick, notes: list
     share = (baseline.score - held.chance) / (1 - held.chance)
     begin = "As it came" if diagnosis.healthy else "There are findings, but it learns: as it came"
     steps = f"{baseline.runs[0].steps} steps"
-    notes.append(
-        f"{begin} it went {share:.0%} of the way from chance to a perfect answer in {steps}: it is left alone."
-    )
+    notes.append(f"{begin} it went {share:.0%} of the way from chance to a perfect answer in {steps}: left alone.")
     return True
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from steadygrad.records import Diagnosis, Finding, Prescription, Severity, Trial, Verdict
-from steadygrad.report.tables import layer_name, number, plain
+from steadygrad.records import Diagnosis, Finding, Part, Prescription, Severity, Trial, Verdict
+from steadygrad.report.tables import layer_name, number, plain, score
 
 __all__ = [
     "FINDINGS_SHOWN",
@@ -17,6 +17,7 @@ __all__ = [
     "foretold",
     "headline",
     "left_out",
+    "mattered",
     "recommendation",
     "tried",
     "where",
@@ -108,6 +109,16 @@ def recommendation(prescription: Prescription | None) -> list[str]:
     for step in prescription.steps:
         answers = f" (answers {', '.join(map(plain, step.answers))})" if step.answers else ""
         lines.append(f"{plain(str(step))}{answers}")
+    return lines
+
+
+def mattered(parts: Sequence[Part]) -> list[str]:
+    """Return one line a part of a combination: the score with and without it, and whether it was left out."""
+    lines = []
+    for part in parts:
+        scores = f"{score(part.without)} in place of {score(part.whole)}"
+        ending = ": not needed, left out" if part.dropped else ""
+        lines.append(f"without {plain(str(part.step))}: {scores} after {part.steps} steps{ending}")
     return lines
 
 
