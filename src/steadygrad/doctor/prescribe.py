@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Set
 
 import steadygrad.boltzmann.pretraining  # noqa: F401  # it adds itself to the catalogue
-from steadygrad.records import Blueprint, Diagnosis, Prescription, Role, Severity, Step, Symptom, TargetKind
+from steadygrad.records import Blueprint, Diagnosis, Finding, Prescription, Role, Severity, Step, Symptom, TargetKind
 from steadygrad.signals.layers import canonical
 
 __all__ = ["codes_of", "prescribe", "rationale"]
@@ -28,6 +28,8 @@ PROPAGATION = frozenset(
 WAY, LEAST_STEP, LARGEST_STEP = 0.6, 1e-3, 2e-2
 # Rows of an embedding say nothing until they are learned, and start at size 1: their way is at least that.
 EMBEDDING_WAY = 2.0
+# What all steps together should be able to lower a loss by, in units of itself, if the first ones went on.
+ENOUGH_FALL = 10.0
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
 DEEP = 7  # weight layers from which shortcuts are worth a try
@@ -200,11 +202,21 @@ def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
     if any(finding.symptom is Symptom.DATA for finding in diagnosis.findings):
         return None  # steps are of another size once the data are scaled
     for finding in diagnosis.findings:
-        ratio = finding.evidence.get("update_ratio", 0.0)
-        if finding.symptom is Symptom.LEARNING_RATE and ratio > 0 and lr > 0:
-            return Step(
-                "learning_rate", {"lr": float(f"{lr * _step_size(diagnosis.blueprint) / ratio:.2g}")}, (finding.code,)
-            )
+        if finding.symptom is Symptom.LEARNING_RATE and lr > 0 and (factor := _rate_factor(diagnosis, finding)):
+            return Step("learning_rate", {"lr": float(f"{lr * factor:.2g}")}, (finding.code,))
+    return None
+
+
+def _rate_factor(diagnosis: Diagnosis, finding: Finding) -> float | None:
+    """Return what a finding says the learning rate should be multiplied with; None if it does not say."""
+    evidence = finding.evidence
+    if ratio := evidence.get("update_ratio"):
+        return _step_size(diagnosis.blueprint) / ratio
+    if overshoot := evidence.get("overshoot"):  # the lowest point along a step of quadratic loss
+        return 1 / (2 * overshoot) if overshoot < math.inf else None
+    alone = all(f.symptom is Symptom.LEARNING_RATE for f in diagnosis.findings if f.severity >= Severity.WARNING)
+    if alone and (fall := evidence.get("fall")):  # else it is another fault that leaves nothing to follow
+        return ENOUGH_FALL / fall
     return None
 
 

@@ -23,7 +23,7 @@ from steadygrad.doctor.treatment import Treatment
 from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
-from steadygrad.errors import UsageError
+from steadygrad.errors import SetupError, UsageError
 from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Prospect, Run, Trial, Verdict
 from steadygrad.training import (
     Data,
@@ -112,8 +112,10 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
     """Diagnose, and search for a cure if one is needed."""
     setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
     diagnosis = diagnose(given, forecast=True)
+    if diagnosis.forecast is None:
+        worst = diagnosis.findings[0]
+        raise SetupError(f"treat: expected a set-up that can be trained, but {worst.message}. {worst.advice}")
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
-    assert diagnosis.forecast is not None
     baseline: Trial | None = None
     parts: tuple[Part, ...] = ()
     held = yardstick(practice, practice.validation)
