@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 
 import steadygrad.boltzmann.pretraining  # noqa: F401  # it adds itself to the catalogue
+from steadygrad.errors import UsageError
 from steadygrad.records import Blueprint, Diagnosis, Finding, Prescription, Role, Severity, Step, Symptom, TargetKind
 from steadygrad.signals.layers import canonical
 
-__all__ = ["codes_of", "prescribe", "rationale"]
+__all__ = ["check_allowed", "codes_of", "prescribe", "rationale"]
 
 # Symptoms of signal propagation: what initialization, activations, normalization and residual wiring treat.
 PROPAGATION = frozenset(
@@ -32,6 +33,8 @@ EMBEDDING_WAY = 2.0
 ENOUGH_FALL = 10.0
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
+ALLOWED = frozenset({"width", "depth", "data"})
+SHALLOW = 4  # weight layers that stay where depth may be changed
 DEEP = 7  # weight layers from which shortcuts are worth a try
 VERY_DEEP = 50  # weight layers from which a plain network is offered the initialization for any depth
 # Losses, and the heads before them, that fit the targets: nothing is to be gained by another loss.
@@ -46,7 +49,9 @@ WHY = {
     "activation": "activations that do not saturate",
     "batch_size": "batches large enough to point the way",
     "centered_updates": "steps of like effect in every layer",
+    "complete_rows": "rows that hold nothing but numbers",
     "clip_by_global_norm": "spikes of the gradient cut off",
+    "depth": "fewer layers to pass",
     "head": "an output that fits the loss",
     "initialization": "weights drawn for the activations in use",
     "inserted_activation": "activations between the layers",
@@ -62,21 +67,28 @@ WHY = {
     "standardize_inputs": "inputs at unit scale",
     "standardize_targets": "targets at unit scale",
     "unfreeze": "weights that may learn",
+    "width": "more units in every layer",
 }
 
 
-def prescribe(diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = True) -> tuple[Prescription, ...]:
+def prescribe(
+    diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = True, allow: Collection[str] = ()
+) -> tuple[Prescription, ...]:
     """Return what to try for a diagnosis, the smallest change first.
 
     Faults that a finding names beyond doubt (a head that does not fit its loss, unscaled data) are repaired in every
     prescription. On top of that come ever larger changes: a learning rate, an optimizer, fresh weights, loss and data
-    brought into the usual form, then activations, normalization and shortcuts. Width, depth and data stay. What does
-    not fit a set-up is left out when it is tried.
+    brought into the usual form, then activations, normalization and shortcuts. Width, depth and data stay unless
+    ``allow`` names them. What does not fit a set-up is left out when it is tried.
 
     Args:
         diagnosis: What was found.
         keep_weights: Whether the weights carry something learned, so that they must not be drawn again.
         longer: Whether a training of a handful of steps may be prolonged.
+        allow: What may be changed besides: ``"width"``, ``"depth"``, and of the ``"data"`` which rows are learned.
+
+    Raises:
+        UsageError: If ``allow`` names something else.
 
     Example:
         >>> import torch, steadygrad as sg
@@ -86,15 +98,27 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = T
         >>> print(sg.prescribe(sg.diagnose(setup))[0])
         head(to='identity')
     """
-    repairs, planned = tuple(_repairs(diagnosis)), diagnosis.blueprint.steps
+    check_allowed(allow)
+    rows = (Step("complete_rows", {}, codes_of(diagnosis, {Symptom.DATA})),) if "data" in allow else ()
+    repairs, planned = (*rows, *_repairs(diagnosis)), diagnosis.blueprint.steps
     more = longer and 0 < planned < FEW_STEPS
     end = (Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / planned)}),) if more else ()
     rungs: list[tuple[Step, ...]] = []
-    for changes in (*_ladder(diagnosis, keep_weights), *_pretrained(diagnosis, keep_weights)):
+    for changes in (*_ladder(diagnosis, keep_weights, allow), *_pretrained(diagnosis, keep_weights)):
         steps = (*_joined(repairs, changes), *end)
         if steps and steps not in rungs:
             rungs.append(steps)
     return tuple(Prescription(steps, rationale(steps)) for steps in rungs)
+
+
+def check_allowed(allow: Collection[str]) -> None:
+    """Refuse what cannot be allowed.
+
+    Raises:
+        UsageError: If there is something else than width, depth and data.
+    """
+    if isinstance(allow, str) or not ALLOWED.issuperset(allow):
+        raise UsageError(f"allow: expected a collection of {', '.join(map(repr, sorted(ALLOWED)))}, got {allow!r}.")
 
 
 def rationale(steps: Iterable[Step]) -> str:
@@ -162,7 +186,7 @@ def _loss_fits(blueprint: Blueprint) -> bool:
     return (blueprint.loss, canonical(blueprint.head or "")) in fitting and blueprint.loss_reduction == "mean"
 
 
-def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ...]]:
+def _ladder(diagnosis: Diagnosis, keep_weights: bool, allow: Collection[str]) -> Iterator[tuple[Step, ...]]:
     """Yield ever larger changes."""
     blueprint = diagnosis.blueprint
     answers = codes_of(diagnosis, PROPAGATION)
@@ -190,6 +214,10 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ..
     depth = sum(layer.role is Role.LINEAR for layer in blueprint.layers)
     gelu = Step("activation", {"to": "gelu"}, answers)
     layer_norm = Step("normalization", {"kind": "layer"}, answers)
+    if "depth" in allow and redrawn and depth >= DEEP:
+        yield (Step("depth", {"layers": SHALLOW}, answers), *sound)
+    if "width" in allow and redrawn:
+        yield (Step("width", {"times": 2}, answers), *sound)
     skips = (Step("residual", {}, answers),) if depth >= DEEP else ()
     usual = () if _loss_fits(blueprint) else tuple(_fitting_loss(blueprint))
     yield (gelu, *skips, *sound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from steadygrad.doctor.apply import apply
@@ -32,13 +32,19 @@ FASTER = 3.0
 # Scores that lie this share of the way above chance apart count as equal; then the smaller change is chosen.
 TIE_SHARE = 0.05
 # What changes the layers of a network.
-SURGERY = frozenset({"activation", "normalization", "residual"})
+SURGERY = frozenset({"activation", "depth", "normalization", "residual", "width"})
 # From this share of the way to a perfect answer on, the goal is reached whatever the shallow network may reach.
 GOOD_SHARE = 0.85
 
 
 def search(
-    practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, budget: Budget, seed: int, runner: Runner
+    practice: TrainingSetup,
+    diagnosis: Diagnosis,
+    held: Yardstick,
+    budget: Budget,
+    seed: int,
+    runner: Runner,
+    allow: Collection[str] = (),
 ) -> tuple[Trial, list[Trial]]:
     """Train all prescriptions for a short time and the best of them for longer.
 
@@ -50,12 +56,13 @@ def search(
         held: What scores on the validation data are held against.
         budget: What may be spent; with a number of steps, no training is prolonged.
         seed: Seed of all trainings.
-        runner: Runs them; both stages may be cut short.
+        runner: Runs them; all stages may be cut short.
+        allow: What may be changed besides, as :func:`prescribe` has it.
 
     Returns:
         The set-up as it came, and a trial for each prescription, the smallest change first.
     """
-    prescriptions = prescribe(diagnosis, practice.redraw is None, longer=budget.steps is None)
+    prescriptions = prescribe(diagnosis, practice.redraw is None, longer=budget.steps is None, allow=allow)
     candidates = _fitting(prescriptions, practice, seed, runner.notes)[: budget.trials]
     courses: dict[str, list[Answer]] = {}
 

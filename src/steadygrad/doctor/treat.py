@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -16,6 +16,7 @@ from steadygrad.doctor.ablation import ablate
 from steadygrad.doctor.apply import apply
 from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.doubts import doubts
+from steadygrad.doctor.prescribe import check_allowed
 from steadygrad.doctor.reference import reference_setup
 from steadygrad.doctor.runner import Progress, Runner
 from steadygrad.doctor.search import choose, search
@@ -55,6 +56,7 @@ def treat(
     seed: int = 0,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    allow: Collection[str] = (),
 ) -> Treatment:
     """Find out what is wrong with a set-up, try remedies, and prove the best one on fresh seeds.
 
@@ -68,12 +70,14 @@ def treat(
         seed: Seed of the search; the proof uses the three seeds after it.
         executor: Where trainings run; in this process by default.
         progress: Called as trainings end.
+        allow: What may be changed that otherwise stays: ``"width"``, ``"depth"``, ``"data"`` (which rows are learned).
 
     Raises:
-        UsageError: If the set-up has no optimizer.
-        SetupError: If the set-up fails as it came.
+        UsageError: If the set-up has no optimizer, or ``allow`` names something else.
+        SetupError: If the set-up fails as it came, or cannot be trained.
     """
     budget = budget or Budget()
+    check_allowed(allow)
     if setup.optimizer is None:
         raise UsageError(
             "treat: expected a set-up with an optimizer, got None. "
@@ -82,7 +86,7 @@ def treat(
     deadline = math.inf if budget.seconds is None else time.monotonic() + budget.seconds
     runner = Runner(executor or Serial(), progress, deadline)
     with seeded(seed, *generators_of(setup.train), *generators_of(setup.validation)):
-        found = examine(setup, budget, seed, runner)
+        found = examine(setup, budget, seed, runner, allow)
         treatment = found.treatment
         if found.chosen is not None:
             treatment = _proven(treatment, found.chosen, found.setup, seed, runner)
@@ -108,7 +112,9 @@ class Examination:
     held: Yardstick
 
 
-def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Examination:
+def examine(
+    given: TrainingSetup, budget: Budget, seed: int, runner: Runner, allow: Collection[str] = ()
+) -> Examination:
     """Diagnose, and search for a cure if one is needed."""
     setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
     diagnosis = diagnose(given, forecast=True)
@@ -131,15 +137,20 @@ def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> 
         cost += baseline.cost
         if _is_good(baseline, diagnosis, held, runner.notes):
             return ended(Verdict.HEALTHY, [baseline])
-        if nonfinite:
-            runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
+        if nonfinite and "data" not in allow:
+            runner.notes.append(
+                "The training data hold NaN or infinity: no remedy can help before they are repaired. "
+                'With allow=("data",) incomplete rows may be left out.'
+            )
             return ended(Verdict.NOT_CURED, [baseline])
-        if not _is_far(baseline, held):
+        if not nonfinite and not _is_far(baseline, held):
             held, spent = _with_reference(practice, held, seed, runner)
             cost += spent
             if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
                 return ended(Verdict.HEALTHY, [baseline])
-    short, trials = search(practice, diagnosis, held, budget, seed, runner)
+    short, trials = search(
+        practice, diagnosis, held, budget, seed, runner, allow if nonfinite else set(allow) - {"data"}
+    )
     cost += short.cost + sum(trial.cost for trial in trials)
     chosen = choose(trials, short if baseline is None else max(short, baseline, key=lambda t: t.score), held)
     if chosen is not None and baseline is not None and held.reference is None and diagnosis.healthy:
