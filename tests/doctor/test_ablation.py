@@ -50,6 +50,12 @@ def test_what_brings_nothing_is_dropped_and_what_cures_stays() -> None:
     assert all(trial.cost == trial.runs[0].steps for trial in trials)
 
 
+def test_what_answers_a_finding_stays() -> None:
+    chosen, parts, _ = taken_apart(DRAWN, replace(IDLE, answers=("SG201",)))
+    assert len(chosen.prescription.steps) == 2
+    assert not any(part.dropped for part in parts)
+
+
 def test_parts_that_are_missed_stay() -> None:
     chosen, parts, trials = taken_apart(DRAWN, FAST)
     (needed,) = (part for part in parts if part.step == DRAWN)
@@ -99,10 +105,11 @@ def run(score: float) -> Run:
 
 
 def test_seeds_tell_how_sure_the_mean_is() -> None:
-    before, after = (run(-math.inf), run(0.3), run(0.3)), (run(0.90), run(0.92), run(0.94))
-    proof = Proof(Prescription(), before, after, "accuracy", Verdict.CURED)
+    after = run(0.90), run(0.92), run(0.94)
+    proof = Proof(Prescription(), (run(0.3),) * 3, after, "accuracy", Verdict.CURED)
     found = doubts(treatment_of(proof=proof), HELD)
-    assert "1 of 3 trainings as it came diverged." in found
+    lost = doubts(treatment_of(proof=replace(proof, after=(*after[:2], run(-math.inf)))), HELD)
+    assert "1 of 3 treated trainings diverged." in lost
     half = 4.303 * 0.02 / math.sqrt(3)
     assert f"3 seeds put the mean accuracy of the treated set-up at 0.920 ± {half:.3f} (95 %, Student's t)." in found
 

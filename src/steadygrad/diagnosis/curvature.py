@@ -29,7 +29,8 @@ def too_curved(blueprint: Blueprint, observation: Observation) -> Iterator[Found
         yield Found(
             Severity.ERROR,
             f"{len(beyond)} of the first {len(ratios)} steps raise the loss of their own batches, and it does not come "
-            f"down again: the learning rate lies beyond 2 / curvature, up to {max(beyond):.2g} times",
+            "down again: the learning rate lies beyond 2 / curvature"
+            + (f", up to {max(beyond):.2g} times" if max(beyond) < math.inf else ""),
             None,
             {"overshoot": beyond[0], "steps": len(beyond), **_rate(blueprint)},
         )

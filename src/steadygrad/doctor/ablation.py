@@ -23,8 +23,9 @@ def ablate(
 ) -> tuple[Trial, tuple[Part, ...], list[Trial]]:
     """Leave each part of a combination out of a short training, and for good if all goes as well without.
 
-    Parts that a short training does not miss are left out together; that counts if a longer training of the search
-    comes as far without them. Meyes et al. 2019, Ablation Studies in Artificial Neural Networks.
+    Parts that answer no finding and that a short training does not miss are left out together, if a longer training of
+    the search then comes as far without them: on the short one alone, what keeps a long training from diverging would
+    be lost. Meyes et al. 2019, Ablation Studies in Artificial Neural Networks.
 
     Args:
         chosen: What is taken apart; alone, a step is not.
@@ -54,7 +55,8 @@ def ablate(
     if not held.beyond_luck(score := _score(whole)):
         return chosen, (), trials
     found = [Part(part, score, _score(other), length) for part, other in zip(parts, others, strict=True)]
-    needless = [part for part in found if part.without >= score - _tie(score, held)]
+    missed = score - (TIE_SHARE * (score - held.chance) if held.chance is not None else 0.0)
+    needless = [part for part in found if part.without >= missed and not part.step.answers]
     if len(needless) == len(parts):  # each does without the others: the one missed most stays
         needless.remove(min(needless, key=lambda part: part.without))
     if not needless:
@@ -62,7 +64,7 @@ def ablate(
     pair = next((run for run in chosen.runs if run.steps > length), chosen.runs[-1])
     (leaner,) = train([_without(steps, [part.step for part in needless])], pair.steps)
     trials.append(_trial(leaner, "without what was not missed"))
-    if _score(leaner) < pair.score - _tie(pair.score, held):
+    if _score(leaner) < pair.score:
         return chosen, tuple(found), trials
     return trials[-1], tuple(replace(part, dropped=part in needless) for part in found), trials
 
@@ -70,11 +72,6 @@ def ablate(
 def _without(steps: Iterable[Step], left_out: list[Step]) -> Prescription:
     kept = tuple(step for step in steps if step not in left_out)
     return Prescription(kept, rationale(kept))
-
-
-def _tie(score: float, held: Yardstick) -> float:
-    """Return how far below ``score`` still counts as equal."""
-    return TIE_SHARE * (score - held.chance) if held.chance is not None else 0.0
 
 
 def _score(answer: Answer) -> float:

@@ -58,15 +58,12 @@ def _of_the_choice(treatment: Treatment, held: Yardstick) -> Iterator[str]:
 
 
 def _of_the_seeds(proof: Proof) -> Iterator[str]:
-    for what, runs in (("as it came", proof.before), ("treated", proof.after)):
-        scores = [run.score for run in runs]
-        if len(scores) not in STUDENT:
-            continue
-        if lost := sum(not math.isfinite(score) for score in scores):
-            yield f"{lost} of {len(scores)} trainings {what} diverged."
-        elif what == "treated":
-            half = STUDENT[len(scores)] * stdev(scores) / math.sqrt(len(scores))
-            yield (
-                f"{len(scores)} seeds put the mean {proof.metric} of the treated set-up at {fmean(scores):.3f} ± "
-                f"{half:.3f} (95 %, Student's t)."
-            )
+    scores = [run.score for run in proof.after]
+    if lost := sum(not math.isfinite(score) for score in scores):
+        yield f"{lost} of {len(scores)} treated trainings diverged."
+    elif len(scores) in STUDENT:
+        half = STUDENT[len(scores)] * stdev(scores) / math.sqrt(len(scores))
+        yield (
+            f"{len(scores)} seeds put the mean {proof.metric} of the treated set-up at {fmean(scores):.3f} ± "
+            f"{half:.3f} (95 %, Student's t)."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -116,7 +117,8 @@ def mattered(parts: Sequence[Part]) -> list[str]:
     """Return one line a part of a combination: the score with and without it, and whether it was left out."""
     lines = []
     for part in parts:
-        scores = f"{score(part.without)} in place of {score(part.whole)}"
+        without = score(part.without) if math.isfinite(part.without) else "diverged"
+        scores = f"{without} in place of {score(part.whole)}"
         ending = ": not needed, left out" if part.dropped else ""
         lines.append(f"without {plain(str(part.step))}: {scores} after {part.steps} steps{ending}")
     return lines
