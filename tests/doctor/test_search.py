@@ -187,6 +187,14 @@ def test_steps_that_do_not_fit_are_left_out_and_told_once() -> None:
     assert len(set(runner.notes)) == len(runner.notes)
 
 
+def test_frozen_weights_are_thawed_before_they_are_drawn_afresh() -> None:
+    model = badly_scaled()
+    for parameter in list(model.parameters())[:-1]:
+        parameter.requires_grad_(False)
+    trials = searched(setup_of(model, steps=40), diagnose(setup_of(model)))[1:]
+    assert any({"unfreeze", "initialization"} <= {step.remedy for step in t.prescription.steps} for t in trials)
+
+
 def test_a_remedy_that_makes_the_model_fail_is_a_trial_with_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     from steadygrad.doctor import trials as module
 

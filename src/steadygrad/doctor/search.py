@@ -187,9 +187,10 @@ def _fitting(
     """Leave out the steps that do not fit the set-up, note why, and drop what then is there twice."""
     candidates = list(candidates)
     problems: dict[str, str] = {}
+    thawed = tuple(step for step in candidates[0].steps if step.remedy == "unfreeze") if candidates else ()
     for name, step in {str(step): step for candidate in candidates for step in candidate.steps}.items():
-        try:
-            apply(Prescription((step,)), setup, seed)
+        try:  # what is drawn afresh must not be frozen
+            apply(Prescription((*thawed, step) if step not in thawed else thawed), setup, seed)
         except Exception as error:  # on networks never seen before a remedy may fail in any way
             problems[name] = problem_of(error)
             notes.append(f"Not tried: {problems[name]}")

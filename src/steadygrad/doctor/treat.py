@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -14,18 +13,24 @@ from torch import Tensor
 from steadygrad.diagnosis import diagnose
 from steadygrad.doctor.ablation import ablate
 from steadygrad.doctor.apply import apply
+from steadygrad.doctor.baseline import (
+    HEALTHY_SHARE,
+    is_far,
+    is_good,
+    is_to_be_left_alone,
+    train_as_it_came,
+    with_reference,
+)
 from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.doubts import doubts
 from steadygrad.doctor.prescribe import check_allowed
-from steadygrad.doctor.reference import reference_setup
 from steadygrad.doctor.runner import Progress, Runner
 from steadygrad.doctor.search import choose, search
 from steadygrad.doctor.treatment import Treatment
-from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
 from steadygrad.errors import SetupError, UsageError
-from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Prospect, Run, Trial, Verdict
+from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Prospect, Trial, Verdict
 from steadygrad.training import (
     Data,
     Executor,
@@ -42,11 +47,6 @@ from steadygrad.training.batches import generators_of
 __all__ = ["treat"]
 
 HELD_OUT = 0.2  # share of the training data that chooses between trials
-# A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); one without findings from this
-# share on, for it may be small or slow on purpose. What surely will train, and has come half of the way to a perfect
-# answer, needs no shallow network beside it.
-HEALTHY_SHARE = 0.85
-HALFWAY = 0.5
 PROOF_SEEDS = 3
 
 
@@ -122,63 +122,93 @@ def examine(
         worst = diagnosis.findings[0]
         raise SetupError(f"treat: expected a set-up that can be trained, but {worst.message}. {worst.advice}")
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
-    baseline: Trial | None = None
-    parts: tuple[Part, ...] = ()
     held = yardstick(practice, practice.validation)
-    cost = diagnosis.forecast.steps
-
-    def ended(verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
-        return Examination(Treatment(diagnosis, tuple(trials), verdict, given, parts=parts), setup, chosen, cost, held)
-
+    course = _Course(given, setup, practice, diagnosis, held, seed, runner, diagnosis.forecast.steps)
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
     prospect = diagnosis.forecast.prospect
     if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
-        baseline = _as_it_came(practice, diagnosis, held, seed, runner)
-        cost += baseline.cost
-        if _is_good(baseline, diagnosis, held, runner.notes):
-            return ended(Verdict.HEALTHY, [baseline])
+        baseline = course.as_it_came()
+        if is_good(baseline, diagnosis, held, runner.notes):
+            return course.ended(Verdict.HEALTHY, [baseline])
         if nonfinite and "data" not in allow:
             runner.notes.append(
                 "The training data hold NaN or infinity: no remedy can help before they are repaired. "
                 'With allow=("data",) incomplete rows may be left out.'
             )
-            return ended(Verdict.NOT_CURED, [baseline])
-        if not nonfinite and not _is_far(baseline, held):
-            held, spent = _with_reference(practice, held, seed, runner)
-            cost += spent
-            if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-                return ended(Verdict.HEALTHY, [baseline])
-    short, trials = search(
-        practice, diagnosis, held, budget, seed, runner, allow if nonfinite else set(allow) - {"data"}
-    )
-    cost += short.cost + sum(trial.cost for trial in trials)
-    chosen = choose(trials, short if baseline is None else max(short, baseline, key=lambda t: t.score), held)
-    if chosen is not None and baseline is not None and held.reference is None and diagnosis.healthy:
-        held = replace(held, reference=chosen.score)  # the best of what was tried, in place of a shallow network
-        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-            return ended(Verdict.HEALTHY, [baseline, *trials])
+            return course.ended(Verdict.NOT_CURED, [baseline])
+        if not nonfinite and not is_far(baseline, held) and course.is_as_good_as_the_reference():
+            return course.ended(Verdict.HEALTHY, [baseline])
+    return _searched(course, budget, allow if nonfinite else set(allow) - {"data"})
+
+
+@dataclass
+class _Course:
+    """What is known by now of a set-up under treatment."""
+
+    given: TrainingSetup
+    setup: TrainingSetup
+    practice: TrainingSetup
+    diagnosis: Diagnosis
+    held: Yardstick
+    seed: int
+    runner: Runner
+    cost: int
+    baseline: Trial | None = None
+    parts: tuple[Part, ...] = ()
+
+    def as_it_came(self) -> Trial:
+        """Train the set-up as it came, if that was not done yet."""
+        if self.baseline is None:
+            self.baseline = train_as_it_came(self.practice, self.diagnosis, self.held, self.seed, self.runner)
+            self.cost += self.baseline.cost
+        return self.baseline
+
+    def is_as_good_as_the_reference(self) -> bool:
+        """Train the shallow network, and say whether the set-up as it came learns as well."""
+        self.held, spent = with_reference(self.practice, self.held, self.seed, self.runner)
+        self.cost += spent
+        return self.learns_well(self.held)
+
+    def learns_well(self, held: Yardstick) -> bool:
+        """Whether the set-up as it came learns well enough beside what ``held`` refers to."""
+        return is_to_be_left_alone(self.diagnosis, self.as_it_came().runs[0], held, self.runner.notes)
+
+    def ended(self, verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
+        """Return what it came to."""
+        treatment = Treatment(self.diagnosis, tuple(trials), verdict, self.given, parts=self.parts)
+        return Examination(treatment, self.setup, chosen, self.cost, self.held)
+
+
+def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examination:
+    """Search for a cure; where there is none, say whether the set-up is well enough as it came."""
+    practice, diagnosis, seed, runner = course.practice, course.diagnosis, course.seed, course.runner
+    short, trials = search(practice, diagnosis, course.held, budget, seed, runner, allow)
+    course.cost += short.cost + sum(trial.cost for trial in trials)
+    baseline = course.baseline
+    given = short if baseline is None else max(short, baseline, key=lambda trial: trial.score)
+    chosen = choose(trials, given, course.held)
     if chosen is not None:
-        leaner, parts, more = ablate(chosen, practice, held, budget.trials - len(trials), seed, runner)
-        cost += sum(trial.cost for trial in more)
-        trials, chosen = [*trials, *more], leaner
-    trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
-    if chosen is None and held.reference is None:  # nothing beats it: is it as good as it gets?
-        if baseline is None:
-            trials[0] = baseline = _as_it_came(practice, diagnosis, held, seed, runner)
-            cost += baseline.cost
-        good = _is_good(baseline, diagnosis, held, runner.notes)
-        if not good:
-            held, spent = _with_reference(practice, held, seed, runner)
-            cost += spent
-        if good or _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-            return ended(Verdict.HEALTHY, trials)
-    scores = (held.reference or -math.inf, *(trial.score for trial in trials))
-    if chosen is None and not any(map(held.beyond_luck, scores)):
+        # The best of what was tried stands in for a shallow network.
+        stand_in = replace(course.held, reference=course.held.reference or chosen.score)
+        if baseline is not None and diagnosis.healthy and course.learns_well(stand_in):
+            return course.ended(Verdict.HEALTHY, [baseline, *trials])
+        room = budget.trials - len(trials)
+        chosen, course.parts, more = ablate(chosen, practice, course.held, room, seed, runner)
+        course.cost += sum(trial.cost for trial in more)
+        tried = [replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in (*trials, *more)]
+        return course.ended(Verdict.NOT_CURED, [baseline or short, *tried], chosen.prescription)
+    if course.held.reference is None:  # nothing beats it: is it as good as it gets?
+        good = is_good(course.as_it_came(), diagnosis, course.held, runner.notes)
+        if good or course.is_as_good_as_the_reference():
+            return course.ended(Verdict.HEALTHY, [course.as_it_came(), *trials])
+    trials = [course.baseline or short, *trials]
+    scores = (course.held.reference or -math.inf, *(trial.score for trial in trials))
+    if not any(map(course.held.beyond_luck, scores)):
         runner.notes.append(
             "Nothing that was trained did better than a constant answer: look at the data first, whether these "
             "inputs can tell the targets."
         )
-    return ended(Verdict.NOT_CURED, trials, chosen.prescription if chosen else None)
+    return course.ended(Verdict.NOT_CURED, trials)
 
 
 def _with_validation(setup: TrainingSetup, seed: int, notes: list[str]) -> TrainingSetup:
@@ -197,79 +227,6 @@ def _with_validation(setup: TrainingSetup, seed: int, notes: list[str]) -> Train
 def _parts(setup: TrainingSetup, seed: int) -> tuple[Data, Data]:
     """Split the training data; of an iterable, no more is read than the planned steps can use."""
     return split(setup.train, HELD_OUT, seed, most_batches=math.ceil(setup.steps / (1 - HELD_OUT)) + 1)
-
-
-def _as_it_came(practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, seed: int, runner: Runner) -> Trial:
-    """Train the set-up as it came, until it is good enough, or has shown nothing after half of its steps."""
-    enough = _perfect(held).at(_enough(diagnosis))
-    hopeless = -math.inf if held.chance is None else held.chance + held.luck
-    task = TrainTask(Prescription(), seed, enough=math.inf if enough is None else enough, hopeless=hopeless)
-    (given,) = runner.run("training it as it is", run_train_task, Patients(practice), [task], practice.steps)
-    return Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
-
-
-def _with_reference(practice: TrainingSetup, held: Yardstick, seed: int, runner: Runner) -> tuple[Yardstick, int]:
-    """Train the shallow network where one fits; return the yardstick with it and the steps spent."""
-    shallow, sound = reference_setup(practice) or (None, None)
-    tasks = [TrainTask(sound, seed, reference=True)] if sound else []
-    patients = Patients(practice, shallow)
-    others = runner.run("training a shallow network", run_train_task, patients, tasks, practice.steps) if tasks else []
-    references = [answer.run.score for answer in others if answer.run is not None]
-    if held.chance is not None:
-        sentence = f"On the data that chose between trials, a constant answer scores {held.chance:.3f} {held.metric}"
-        runner.notes.append(sentence + (f", a sound shallow network {references[0]:.3f}." if references else "."))
-    return yardstick(practice, practice.validation, references), sum(answer.cost for answer in others)
-
-
-def _perfect(held: Yardstick) -> Yardstick:
-    """Return a yardstick whose reference is a perfect answer: 1 for accuracy and for R2."""
-    return replace(held, reference=1.0)
-
-
-def _enough(diagnosis: Diagnosis) -> float:
-    """Return the share of the way to a perfect answer from which on a set-up needs no comparison."""
-    assert diagnosis.forecast is not None
-    if not diagnosis.healthy:
-        return GOAL_SHARE
-    return HALFWAY if diagnosis.forecast.prospect is Prospect.TRAINS else HEALTHY_SHARE
-
-
-def _is_good(baseline: Trial, diagnosis: Diagnosis, held: Yardstick, notes: list[str]) -> bool:
-    """Whether a set-up comes so near to a perfect answer that nothing needs to be compared."""
-    enough = _perfect(held).at(_enough(diagnosis))
-    if enough is None or baseline.score < enough:
-        return False
-    assert held.chance is not None
-    share = (baseline.score - held.chance) / (1 - held.chance)
-    begin = "As it came" if diagnosis.healthy else "There are findings, but it learns: as it came"
-    steps = f"{baseline.runs[0].steps} steps"
-    notes.append(f"{begin} it went {share:.0%} of the way from chance to a perfect answer in {steps}: left alone.")
-    return True
-
-
-def _is_far(baseline: Trial, held: Yardstick) -> bool:
-    """Whether a set-up has not come half of the way to a perfect answer: then remedies are tried at once."""
-    halfway = _perfect(held).at(HALFWAY)
-    return halfway is not None and baseline.score < halfway
-
-
-def _to_be_left_alone(diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str]) -> bool:
-    """Whether a set-up learns well enough as it is."""
-    enough = held.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
-    if enough is None:
-        learns = held.beyond_luck(run.score) and (held.chance is not None or _falls(run.losses))
-        if diagnosis.healthy and learns:
-            notes.append("It was judged by its findings and its loss: there is no shallow network to compare with.")
-        return diagnosis.healthy and learns
-    if run.score >= enough and not diagnosis.healthy:
-        notes.append("There are findings, but it learns as well as a sound shallow network: it is left alone.")
-    return run.score >= enough
-
-
-def _falls(losses: tuple[float, ...]) -> bool:
-    """Whether the last tenth of the losses lies below the first."""
-    tenth = max(1, len(losses) // 10)
-    return fmean(losses[-tenth:]) < fmean(losses[:tenth])
 
 
 def _nonfinite(data: Data) -> bool:
