@@ -173,7 +173,7 @@ def _score(answer: Answer) -> float:
 def _faster(prescription: Prescription) -> Prescription | None:
     """Return a prescription with a larger rate of its optimizer; None if it sets none."""
     steps = [
-        replace(step, settings={**step.settings, "lr": FASTER * float(step.settings["lr"] or 0.0)})
+        replace(step, settings={**step.settings, "lr": float(f"{FASTER * float(step.settings['lr'] or 0.0):.3g}")})
         if step.remedy in ("optimizer", "learning_rate")
         else step
         for step in prescription.steps
