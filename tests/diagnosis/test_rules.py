@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from steadygrad.diagnosis import RULES, diagnose
 from steadygrad.diagnosis.contrastive import RULES as CONTRASTIVE
+from steadygrad.diagnosis.curvature import RULES as CURVATURE
 from steadygrad.diagnosis.over_time import RULES as OVER_TIME
 from steadygrad.records import Severity
 from steadygrad.training import TrainingSetup
@@ -168,6 +169,10 @@ TABLE = [
             "the weights of all 4 layers are frozen and only biases learn", {"layers": 4}),
     warning("SG106", lambda: setup(plain(4), optimizer=first_layer_only), lambda: setup(plain(4)), "2",
             "the optimizer does not hold 3 layers that require a gradient: 2, 4, 6$", {"layers": 3}),
+    error("SG107", lambda: setup(plain(4), optimizer=lambda _: torch.optim.SGD(plain(3).parameters(), lr=0.1)),
+          lambda: setup(plain(4)), None,
+          "SGD holds 6 parameters that are not the model's, and 4 layers of the model are left out",
+          {"foreign": 6, "left_out": 4}),
     error("SG201", lambda: setup(plain(12, gain=4.0)), lambda: setup(plain(12)), "22",
           r"the gradient grows from .* at the output to .* at \d+, by a factor of [23]\.?\d* a layer", {}),
     warning("SG201", lambda: setup(scaled(plain(6), "4", 300)), lambda: setup(scaled(plain(6), "4", 3)), "4",
@@ -212,6 +217,8 @@ TABLE = [
           "all 4096 weights of 2 are 0.01: its units stay alike", {"numel": 4096}),
     error("SG501", steps_of(1e3), steps_of(0.1), None, "one SGD step changes weights by .* of their size", {"lr": 1e3}),
     warning("SG501", steps_of(10.0), steps_of(1.0), None, "median of 4 layers", {"lr": 10.0}),
+    warning("SG501", lambda: setup(plain(4), optimizer=partial(torch.optim.RMSprop, lr=0.1)),
+            lambda: setup(plain(4), optimizer=partial(torch.optim.RMSprop, lr=0.02)), None, "one RMSprop step", {}),
     error("SG502", steps_of(1e-7), steps_of(0.1), None, "500 steps like the first move no layer by more", {"lr": 1e-7}),
     warning("SG502", steps_of(5e-6), steps_of(5e-6, momentum=0.99), None, "too slow for the steps planned",
             {"lr": 5e-6}),
@@ -246,8 +253,15 @@ TABLE = [
          {"batch": 64}),
     error("SG609", lambda: setup(plain(3), loss=lambda o, y: -F.cross_entropy(o, y)), lambda: setup(plain(3)), None,
           r"the loss is -\d.*, though cross_entropy is never below 0", {}),
+    error("SG609", lambda: setup(with_head(nn.LogSoftmax(1)), loss=lambda o, y: -F.nll_loss(o, y)),
+          lambda: setup(plain(3), loss=F.nll_loss), None, "though nll_loss is never below 0", {}),
     note("SG610", lambda: setup(inserted(2, nn.Dropout(0.1), 4).eval()), lambda: setup(inserted(2, nn.Dropout(0.1), 4)),
          "4", "1 modules that act otherwise while training stand in evaluation mode: 4", {"modules": 1}),
+    error("SG611", lambda: setup(plain(3), y=labels() + 1), lambda: setup(plain(3)), "4",
+          "labels run from 1 to 4, but the output has 4 units, for 0 to 3: they are off by one", {"units": 4}),
+    error("SG611", lambda: setup(plain(3), y=-labels()),
+          lambda: setup(plain(3), y=-labels().clamp(max=1), loss=partial(F.cross_entropy, ignore_index=-1)), "4",
+          "labels run from -3 to 0, but the output has 4 units, for 0 to 3$", {"low": -3}),
     error("SG801", lambda: setup(plain(3), spoiled(inputs(), math.nan)), lambda: setup(plain(3)), None,
           "1 of 1024 entries of the input are NaN or infinite", {"nonfinite": 1, "numel": 1024}),
     error("SG801", lambda: regression(scalar(), spoiled(inputs(BATCH, 1), math.inf)), lambda: regression(scalar()),
@@ -289,5 +303,6 @@ def test_the_sick_network_shows_it_and_its_healthy_twin_does_not(row: Row) -> No
 
 
 def test_every_rule_of_one_look_has_a_row() -> None:
-    elsewhere = {rule.code for rule in (*OVER_TIME, *CONTRASTIVE)}  # tests/monitor and tests/boltzmann show these
+    # tests/monitor, tests/boltzmann and test_forecast.py show these
+    elsewhere = {rule.code for rule in (*OVER_TIME, *CONTRASTIVE, *CURVATURE)}
     assert {row.code for row in TABLE} == set(RULES) - elsewhere

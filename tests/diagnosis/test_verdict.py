@@ -15,9 +15,9 @@ from steadygrad.training import TrainingSetup
 from .networks import inputs, labels, plain, scaled, setup
 
 CODES = [
-    *(101, 102, 103, 104, 105, 106, 201, 202, 203, 204, 205, 301, 302, 401, 402),
-    *range(501, 519),
-    *range(601, 611),
+    *(101, 102, 103, 104, 105, 106, 107, 201, 202, 203, 204, 205, 301, 302, 401, 402),
+    *range(501, 521),
+    *range(601, 612),
     *range(801, 806),
     *range(901, 906),
 ]

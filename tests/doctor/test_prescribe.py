@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch.nn.functional as F
+from torch import nn
 
 from steadygrad.diagnosis import diagnose
 from steadygrad.doctor import prescribe
@@ -10,7 +12,7 @@ from steadygrad.doctor.prescribe import WHY
 from steadygrad.records import Blueprint, Diagnosis, Layer, Prescription, Role, Severity, Step, Symptom, TargetKind
 from steadygrad.remedies import CATALOGUE, make
 
-from .patients import diagnosis_of, mlp, setup_of
+from .patients import Pair, clusters, diagnosis_of, mlp, setup_of
 
 VANISHING, EXPLODING = ("SG101", Symptom.VANISHING), ("SG201", Symptom.EXPLODING)
 DATA_IN, DATA_OUT = ("SG802", Symptom.DATA), ("SG803", Symptom.DATA)
@@ -32,6 +34,25 @@ def test_a_healthy_network_gets_an_optimizer_then_new_weights_then_everything() 
         ["activation", "initialization", "optimizer"],
         ["loss", "activation", "normalization", "initialization", "optimizer"],
     ]
+
+
+def test_the_loss_is_replaced_only_where_another_one_fits_better() -> None:
+    usual = diagnose(setup_of())
+    assert not any("loss" in names(each) for each in prescribe(usual))
+    squares = diagnose(setup_of(loss=lambda output, y: F.mse_loss(output, F.one_hot(y, 3).float())))
+    assert "loss" in names(prescribe(squares)[-1])
+    summed = diagnose(setup_of(loss=lambda output, y: F.cross_entropy(output, y, reduction="sum")))
+    assert "loss" in names(prescribe(summed)[-1])
+
+
+def test_embeddings_get_larger_steps_for_their_rows_start_without_any_meaning() -> None:
+    def rate(model: nn.Module, data: Pair) -> float:
+        adam = next(s for each in prescribe(diagnose(setup_of(model, data, steps=400))) for s in each.steps)
+        return float(adam.settings["lr"])
+
+    x, y = clusters()
+    words = nn.Sequential(nn.EmbeddingBag(10, 8), mlp())
+    assert rate(words, ((x.abs() * 3).long().clamp(max=9), y)) > 3 * rate(mlp(), (x, y))
 
 
 def test_a_learning_rate_comes_first_where_steps_have_a_wrong_size() -> None:

@@ -11,7 +11,7 @@ from steadygrad.diagnosis import diagnose
 from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.prescribe import prescribe
 from steadygrad.doctor.runner import Runner
-from steadygrad.doctor.search import choose, search
+from steadygrad.doctor.search import _finalists, _smaller, choose, search
 from steadygrad.doctor.trials import Answer, Patients, TrainTask, run_train_task
 from steadygrad.doctor.yardstick import Yardstick
 from steadygrad.errors import SetupError
@@ -85,11 +85,62 @@ def test_the_whole_search_costs_less_than_two_trainings() -> None:
     assert sum(trial.cost for trial in searched(practice, diagnose(practice))) <= 1.5 * 400
 
 
-def test_what_learns_nothing_in_a_short_time_gets_the_whole_time() -> None:
-    practice = sick_setup(steps=60)
+def test_what_learns_nothing_in_a_short_time_gets_half_of_the_time() -> None:
+    practice = sick_setup(steps=120)
     hard = Yardstick("accuracy", 0.3, 0.7)  # nothing is beyond luck
     _, trials = search(practice, diagnose(practice), hard, Budget(), 0, Runner(Serial()))
     assert sorted(trial.runs[-1].steps for trial in trials)[-2:] == [60, 60]
+
+
+def answer(score: float, *remedies: str, losses: tuple[float, ...] = ()) -> Answer:
+    prescription = Prescription(tuple(Step(remedy) for remedy in remedies))
+    return Answer(prescription, Run(0, 10, score, losses or (score,)))
+
+
+def test_the_best_and_the_smallest_that_is_close_to_it_go_on() -> None:
+    given, small, middle, best = answer(0.3), answer(0.8, "a"), answer(0.84, "a", "b"), answer(0.85, "a", "b", "c")
+    assert _finalists([given, small, middle, best], HELD, 1) == [small.prescription, best.prescription]
+    slow = answer(0.5, "a")
+    assert _finalists([given, slow, middle, best], HELD, 1) == [middle.prescription, best.prescription]
+    assert _finalists([given, slow, best], HELD, 1) == [slow.prescription, best.prescription], "two go on in any case"
+
+
+def test_of_what_trains_alike_step_by_step_only_the_smaller_one_goes_on() -> None:
+    small, twin = answer(0.85, "a", losses=(1.0, 0.5)), answer(0.85, "a", "idle", losses=(1.0, 0.5))
+    assert _finalists([answer(0.3), small, twin], HELD, 1) == [small.prescription]
+
+
+def test_a_smaller_change_may_take_all_steps_to_come_as_far_as_surgery() -> None:
+    small, surgery = answer(0.9, "optimizer"), answer(0.97, "residual", "optimizer")
+    found = _smaller([small, surgery], HELD)
+    assert found is not None
+    assert found[0] == small.prescription
+    assert found[1] == pytest.approx(0.97 - 0.05 * 0.67)
+    assert _smaller([small, answer(0.97, "optimizer", "schedule")], HELD) is None, "no surgery is spared"
+    assert _smaller([small, answer(0.8, "residual", "optimizer")], HELD) is None, "too little to know the goal is met"
+    assert _smaller([answer(0.5, "optimizer"), surgery], HELD) is None, "far behind"
+    assert _smaller([answer(0.96, "optimizer"), surgery], HELD) is None, "as good already"
+    assert _smaller([surgery], HELD) is None
+
+
+def test_a_training_ends_as_soon_as_it_has_its_answer() -> None:
+    patients = Patients(setup_of(steps=80))
+
+    def steps(**limits: float) -> int:
+        return run_train_task(patients, TrainTask(Prescription(), 0, **limits)).cost
+
+    assert steps() == 80
+    assert steps(enough=0.0) == 20, "a quarter"
+    assert steps(hopeless=1.0) == 40, "half"
+    assert steps(enough=2.0, hopeless=0.0) == 80
+
+
+def test_looking_on_the_way_does_not_change_a_training() -> None:
+    patients = Patients(setup_of(nn.Sequential(mlp(), nn.Dropout(0.2)), steps=41))
+    plain, watched = (
+        run_train_task(patients, TrainTask(Prescription(), 0, enough=enough)) for enough in (math.inf, 2.0)
+    )
+    assert plain.run == watched.run
 
 
 def test_a_budget_of_trials_takes_the_smallest_changes() -> None:
@@ -134,6 +185,14 @@ def test_steps_that_do_not_fit_are_left_out_and_told_once() -> None:
     assert all(note.startswith("Not tried: ") for note in runner.notes)
     assert sum(note.startswith("Not tried: activation: expected") for note in runner.notes) == 1
     assert len(set(runner.notes)) == len(runner.notes)
+
+
+def test_frozen_weights_are_thawed_before_they_are_drawn_afresh() -> None:
+    model = badly_scaled()
+    for parameter in list(model.parameters())[:-1]:
+        parameter.requires_grad_(False)
+    trials = searched(setup_of(model, steps=40), diagnose(setup_of(model)))[1:]
+    assert any({"unfreeze", "initialization"} <= {step.remedy for step in t.prescription.steps} for t in trials)
 
 
 def test_a_remedy_that_makes_the_model_fail_is_a_trial_with_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from steadygrad.doctor import Budget, treat, verify
+from steadygrad.diagnosis import diagnose
+from steadygrad.doctor import Budget, prescribe, treat, verify
 from steadygrad.errors import SetupError, UsageError
 from steadygrad.records import Outcome, Verdict
 from steadygrad.training import TrainingSetup
@@ -218,3 +219,29 @@ def test_progress_covers_every_stage_to_its_end() -> None:
         assert done == sorted(done)
         assert done[0] == 0
         assert done[-1] == {total for name, _, total in told if name == stage}.pop()
+
+
+def test_width_depth_and_data_stay_unless_allowed() -> None:
+    diagnosis = diagnose(setup_of(mlp(depth=9)))
+    kept = {step.remedy for each in prescribe(diagnosis) for step in each.steps}
+    assert not {"width", "depth", "complete_rows"} & kept
+    freed = {step.remedy for each in prescribe(diagnosis, allow=("width", "depth", "data")) for step in each.steps}
+    assert freed - kept == {"width", "depth", "complete_rows"}
+    learned = {step.remedy for each in prescribe(diagnosis, keep_weights=True, allow=("width",)) for step in each.steps}
+    assert "width" not in learned, "what was learned would be lost"
+
+
+def test_incomplete_rows_are_left_out_where_data_may_change() -> None:
+    x, y = clusters()
+    x[[0, 250], 3] = math.nan
+    treatment = treat(setup_of(data=(x, y)), Budget(trials=2), allow=("data",))
+    assert treatment.verdict is not Verdict.NOT_CURED
+    assert treatment.prescription is not None
+    assert treatment.prescription.steps[0].remedy == "complete_rows"
+    assert bool(treatment.setup.train[0].isfinite().all())
+
+
+@pytest.mark.parametrize("allow", ["data", ("colour",)])
+def test_only_known_things_can_be_allowed(allow) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match=r"^allow: expected a collection of 'data', 'depth', 'width', got"):
+        treat(setup_of(), allow=allow)

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console, RenderableType
 
-from steadygrad.records import Severity, Verdict
+from steadygrad.records import Part, Severity, Step, Verdict
 from steadygrad.report.text import diagnosis_text, findings_list, layer_table, treatment_text
 
 from .samples import CURE, finding, healthy, hostile, network, proof, sick, trials
@@ -76,12 +76,16 @@ def test_more_findings_than_fit_are_counted() -> None:
 
 
 def test_the_letter_runs_from_found_to_before_and_after() -> None:
-    text = shown(treatment_text(sick(), trials(), proof(), Verdict.CURED, CURE, ["Stopped by the clock."]))
-    headings = ("Found", "Tried", "Recommended", "Notes", "Before and after")
+    parts = [Part(Step("residual"), 0.9, 0.4, 25), Part(Step("dropout", {"rate": 0.1}), 0.9, 0.9, 25, dropped=True)]
+    notes, doubts = ["Stopped by the clock."], ["The forecast was unsure."]
+    text = shown(treatment_text(sick(), trials(), proof(), Verdict.CURED, CURE, notes, parts, doubts))
+    headings = ("Found", "Tried", "Recommended", "What mattered", "Notes", "What remains unsure", "Before and after")
     places = [text.splitlines().index(heading) for heading in headings]
     assert places == sorted(places)
     assert "4 prescriptions tried, 700 optimizer steps in all." in text
     assert "- he_initialization(gain=1.414) (answers SG101)" in text
+    assert "- without residual(): 0.400 in place of 0.900 after 25 steps" in text
+    assert "- without dropout(rate=0.1): 0.900 in place of 0.900 after 25 steps: not needed, left out" in text
     assert "Cured: better on every seed, and up to the goal." in text
     assert text.splitlines()[-1].startswith("accuracy: higher is better, chance 0.100, goal 0.930")
 

@@ -60,7 +60,7 @@ def check(
     ] = None,
     step: Annotated[int | None, typer.Option(help="With --from RUN: at this step or the last one before it.")] = None,
     forecast: Annotated[
-        bool, typer.Option("--forecast", help="Make 20 real steps on a copy and say what will become of the training.")
+        bool, typer.Option("--forecast", help="Make 25 real steps on a copy and say what will become of the training.")
     ] = False,
     baseline: Annotated[Path | None, typer.Option(help="A file of known findings, which are left out.")] = None,
     write_baseline: Annotated[Path | None, typer.Option(help="Write all findings into such a file.")] = None,

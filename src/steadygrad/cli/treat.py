@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,17 @@ Seed = Annotated[
 ]
 
 
+class Allowed(StrEnum):
+    """What a treatment leaves as it is unless told otherwise."""
+
+    WIDTH = "width"
+    DEPTH = "depth"
+    DATA = "data"
+
+
 def treat(
     target: Target,
-    trials: Annotated[int, typer.Option(min=1, help="Prescriptions to try at most.")] = 12,
+    trials: Annotated[int, typer.Option(min=1, help="Prescriptions to try at most.")] = 20,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps a training; by default the set-up's own.")
     ] = None,
@@ -46,6 +55,9 @@ def treat(
     ] = None,
     seed: Seed = 0,
     workers: Workers = None,
+    allow: Annotated[
+        list[Allowed] | None, typer.Option(help="Also change this; may be given several times. Otherwise it stays.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here (.html or .json).")] = None,
     save: Annotated[Path | None, typer.Option(help="Write prescription and trained weights into this folder.")] = None,
     output: Output = Format.TEXT,
@@ -64,7 +76,7 @@ def treat(
     with only_results_on(output):
         setup = on_device(load_setup(target), device)
         with live_progress() as progress:
-            treatment = doctor.treat(setup, budget, seed, executor_of(workers), progress)
+            treatment = doctor.treat(setup, budget, seed, executor_of(workers), progress, allow or ())
     if report is not None:
         treatment.save(report)
     if save is not None and treatment.prescription is not None:
@@ -102,5 +114,7 @@ def print_treatment(
             treatment.verdict,
             treatment.prescription,
             treatment.notes,
+            treatment.parts,
+            treatment.doubts,
         )
     )

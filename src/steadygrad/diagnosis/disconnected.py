@@ -1,4 +1,4 @@
-"""SG103 to SG106: gradients that do not arrive, or move nothing."""
+"""SG103 to SG107: gradients that do not arrive, or move nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def frozen(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
 
 def unoptimized(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
     """Find layers that get gradients and that the optimizer does not hold."""
-    if left := blueprint.unoptimized:
+    left = blueprint.unoptimized
+    if left and not blueprint.foreign:
         yield Found(
             Severity.WARNING,
             f"the optimizer does not hold {len(left)} layers that require a gradient: "
@@ -63,6 +64,19 @@ def unoptimized(blueprint: Blueprint, observation: Observation) -> Iterator[Foun
             left[0],
             {"layers": len(left)},
             1.0 / len(left),
+        )
+
+
+def foreign_optimizer(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find an optimizer that holds parameters of something else."""
+    if blueprint.foreign:
+        left = len(blueprint.unoptimized)
+        yield Found(
+            Severity.ERROR,
+            f"{blueprint.optimizer} holds {blueprint.foreign} parameters that are not the model's"
+            + (f", and {left} layers of the model are left out" if left else ""),
+            None,
+            {"foreign": blueprint.foreign, "left_out": left},
         )
 
 
@@ -130,5 +144,17 @@ RULES = (
         "Definition.",
         "Pass all of them on: optimizer=lambda parameters: SGD(parameters, ...); freeze what should not learn.",
         unoptimized,
+    ),
+    Rule(
+        "SG107",
+        "optimizer of other parameters",
+        Symptom.DISCONNECTED,
+        "The optimizer moves parameters that the model does not have: another model's, or those of before a layer was "
+        "replaced. What the model has stands still.",
+        "A parameter group holds a parameter that model.parameters() does not.",
+        "Definition; torch.optim: build the optimizer after the model has its final parameters.",
+        "Use the factory's argument: optimizer=lambda parameters: SGD(parameters, ...). In a script of your own, build "
+        "the optimizer after all changes of the model.",
+        foreign_optimizer,
     ),
 )

@@ -80,7 +80,12 @@ def forecast(blueprint: Blueprint, observation: Observation, findings: Iterable[
     fails = probability >= 0.5
     told = sorted(shares, key=lambda name: -shares[name] if fails else shares[name])
     reasons = tuple(REASONS[name][fails] for name in told if (shares[name] > 0) == fails)
-    return Forecast(prospect, probability, reasons[:_MOST_REASONS], len(observation.outlook.losses))
+    return Forecast(prospect, probability, reasons[:_MOST_REASONS], _cost(observation.outlook))
+
+
+def _cost(outlook: Outlook) -> int:
+    """Return the optimizer steps that were made."""
+    return len(outlook.losses) + len(outlook.changes)
 
 
 def features(blueprint: Blueprint, observation: Observation, findings: Iterable[Finding]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from statistics import median
 
@@ -50,8 +51,15 @@ def too_small(blueprint: Blueprint, observation: Observation) -> Iterator[Found]
 
 
 def _ratios(blueprint: Blueprint, observation: Observation) -> dict[str, float]:
+    """Return the update-to-weight ratio of each weight layer, without what only the very first step has.
+
+    RMSprop's average of squares starts at 0 and is not corrected for it (Kingma and Ba 2015, sec. 3 and 5): its first
+    step is ``1 / sqrt(1 - alpha)`` times as large as one like it later on.
+    """
+    alpha = blueprint.optimizer_settings.get("alpha", 0.0) if blueprint.optimizer == "RMSprop" else 0.0
+    first = 1 / math.sqrt(1 - min(alpha, 0.9999))
     return {
-        layer.name: stats.update_ratio
+        layer.name: stats.update_ratio / first
         for layer, stats in zip(blueprint.layers, observation.layers, strict=True)
         if stats.update_ratio is not None and layer.role in (Role.LINEAR, Role.RECURRENT, Role.ATTENTION)
     }
@@ -68,9 +76,11 @@ RULES = (
         Symptom.LEARNING_RATE,
         "One step of the optimizer moves the weights by about their own size: the training jumps instead of "
         "descending.",
-        "median over weight layers of rms(step) / rms(W) at the first step >= 0.5 (warning), >= 5 (error).",
+        "median over weight layers of rms(step) / rms(W) at the first step >= 0.5 (warning), >= 5 (error); for RMSprop "
+        "times sqrt(1 - alpha).",
         "TheDeepChecker (Ben Braiek and Khomh, TOSEM 2022) holds [1e-4, 1e-1] for healthy in training; raised by own "
-        "choice for first steps of Adam.",
+        "choice for first steps of Adam. RMSprop's first step is too large for want of a bias correction (Kingma and "
+        "Ba 2015, sec. 5).",
         "Lower the learning rate (a search over short runs finds one), warm it up, or clip by global norm.",
         too_large,
     ),
@@ -79,7 +89,8 @@ RULES = (
         "steps too small",
         Symptom.LEARNING_RATE,
         "All planned steps together can hardly move the weights.",
-        "max over weight layers of rms(step) / rms(W) * steps / (1 - momentum) <= 1e-2 (warning), <= 1e-4 (error).",
+        "max over weight layers of rms(step) / rms(W) * steps / (1 - momentum) <= 1e-2 (warning), <= 1e-4 (error), "
+        "RMSprop's first step corrected as in SG501.",
         "Definition of the reach; thresholds are own choices.",
         "Raise the learning rate, use an adaptive optimizer, or plan more steps.",
         too_small,

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from steadygrad.diagnosis import (
     activations,
     contrastive,
+    curvature,
     data,
     disconnected,
     initialization,
@@ -31,6 +32,7 @@ RULES: dict[str, Rule] = {
         activations,
         initialization,
         learning_rate,
+        curvature,
         over_time,
         wiring,
         data,

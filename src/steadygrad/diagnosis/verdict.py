@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from steadygrad.diagnosis import curvature
 from steadygrad.diagnosis.forecast import forecast as foretold
 from steadygrad.diagnosis.rules import select_rules
 from steadygrad.records import Blueprint, Diagnosis, Observation
@@ -12,6 +13,8 @@ from steadygrad.signals import look_ahead, probe
 from steadygrad.training import TrainingSetup, copied, device_of
 
 __all__ = ["diagnose", "judge"]
+
+OF_THE_FORECAST = frozenset(rule.code for rule in curvature.RULES)
 
 
 def diagnose(
@@ -26,7 +29,7 @@ def diagnose(
         select: Rule codes or prefixes (``"SG1"``) to apply; all by default.
         ignore: Rule codes or prefixes to leave out.
         forecast: Whether to make a handful of real steps on a copy as well, and to say what will become of the
-            training. Needs an optimizer.
+            training. Needs an optimizer; left out where it holds other parameters, or labels are out of range.
 
     Raises:
         SetupError: If the model, the loss or the data fail.
@@ -43,7 +46,7 @@ def diagnose(
     select_rules(select, ignore)  # a wrong code is told before the work
     setup = _on_its_device(setup)
     blueprint, observation = probe(setup)
-    if forecast:
+    if forecast and not (blueprint.foreign or blueprint.labels_outside):  # then no step can be made
         observation = replace(observation, outlook=look_ahead(setup))
     return judge(blueprint, observation, select=select, ignore=ignore)
 
@@ -60,4 +63,5 @@ def judge(
     """Apply the rules to measurements; findings stand worst first, then by code."""
     findings = [finding for rule in select_rules(select, ignore) for finding in rule.findings(blueprint, observation)]
     findings.sort(key=lambda finding: (-finding.severity, finding.code))
-    return Diagnosis(tuple(findings), observation, blueprint, foretold(blueprint, observation, findings))
+    once = [finding for finding in findings if finding.code not in OF_THE_FORECAST]  # its steps are not counted twice
+    return Diagnosis(tuple(findings), observation, blueprint, foretold(blueprint, observation, once))

@@ -172,6 +172,22 @@ def labels_off_by_one(blueprint: Blueprint, observation: Observation) -> Iterato
         )
 
 
+def labels_out_of_range(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find labels that the output has no unit for, before the loss raises."""
+    target, output = blueprint.target, blueprint.output
+    if not blueprint.labels_outside or target is None or output is None:
+        return
+    units = output.shape[1]
+    shifted = target.low == 1 and target.high == units
+    yield Found(
+        Severity.ERROR,
+        f"labels run from {target.low:g} to {target.high:g}, but the output has {units} units, for 0 to {units - 1}"
+        + (": they are off by one" if shifted else ""),
+        _head_name(blueprint),
+        {"low": target.low, "high": target.high, "units": units, "outside": blueprint.labels_outside},
+    )
+
+
 def summed_loss(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
     """Find a loss that adds up its batch."""
     if blueprint.loss is not None and blueprint.loss_reduction == "sum" and blueprint.batch > 1:
@@ -185,7 +201,8 @@ def summed_loss(blueprint: Blueprint, observation: Observation) -> Iterator[Foun
 
 def wrong_sign(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
     """Find a loss below 0 that cannot be."""
-    if blueprint.loss in NEVER_NEGATIVE and observation.loss < 0:
+    of_logarithms = blueprint.loss == "nll_loss" and canonical(blueprint.head or "") == "log_softmax"
+    if (blueprint.loss in NEVER_NEGATIVE or of_logarithms) and observation.loss < 0:
         yield Found(
             Severity.ERROR,
             f"the loss is {observation.loss:.3g}, though {blueprint.loss} is never below 0: its sign was turned, and "
@@ -314,7 +331,7 @@ RULES = (
         "loss with the wrong sign",
         Symptom.WIRING,
         "The optimizer minimizes: a loss whose sign was turned drives the model away from its targets.",
-        "loss < 0, and the torch function that made it is never below 0.",
+        "loss < 0, and the torch function that made it is never below 0 (nll_loss behind a log_softmax).",
         "Definition; AUTOTRAINER (Zhang et al. 2021) alarms at any negative loss.",
         "Remove the minus sign.",
         wrong_sign,
@@ -328,5 +345,18 @@ RULES = (
         "Definition.",
         "Call model.train() before training; leave it if those modules are meant to stay fixed.",
         evaluation_mode,
+    ),
+    Rule(
+        "SG611",
+        "labels out of range",
+        Symptom.WIRING,
+        "The loss fails on labels that no unit of the output stands for. Everything else was judged with the nearest "
+        "labels that have one.",
+        "The loss raises, a class index of the batch is below 0 or at least the number of units, and with all of them "
+        "clamped into the range it does not raise.",
+        "Definition of cross_entropy and nll_loss.",
+        "Subtract 1 where labels start at 1; else give the output as many units as the highest label plus one, or "
+        "leave those samples out (ignore_index).",
+        labels_out_of_range,
     ),
 )

@@ -15,12 +15,12 @@ class Budget:
     """What a treatment may spend.
 
     Attributes:
-        trials: Prescriptions to try at most.
+        trials: Prescriptions to try at most, those included that leave one part of the best one out.
         steps: Optimizer steps a training; None for the set-up's planned length.
         seconds: Time after which no new trial starts; one is always tried, and what was found by then is still proven.
     """
 
-    trials: int = 12
+    trials: int = 20
     steps: int | None = None
     seconds: float | None = None
 

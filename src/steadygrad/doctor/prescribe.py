@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 
 import steadygrad.boltzmann.pretraining  # noqa: F401  # it adds itself to the catalogue
-from steadygrad.records import Blueprint, Diagnosis, Prescription, Role, Severity, Step, Symptom, TargetKind
+from steadygrad.errors import UsageError
+from steadygrad.records import Blueprint, Diagnosis, Finding, Prescription, Role, Severity, Step, Symptom, TargetKind
+from steadygrad.signals.layers import canonical
 
-__all__ = ["codes_of", "prescribe", "rationale"]
+__all__ = ["check_allowed", "codes_of", "prescribe", "rationale"]
 
 # Symptoms of signal propagation: what initialization, activations, normalization and residual wiring treat.
 PROPAGATION = frozenset(
@@ -25,17 +27,31 @@ PROPAGATION = frozenset(
 # All steps together should be able to go about so far, in units of the weights, one step within the bounds
 # (TheDeepChecker, Ben Braiek and Khomh 2022: 1e-4 to 1e-1; torch's default for Adam is 1e-3).
 WAY, LEAST_STEP, LARGEST_STEP = 0.6, 1e-3, 2e-2
+# Rows of an embedding say nothing until they are learned, and start at size 1: their way is at least that.
+EMBEDDING_WAY = 2.0
+# What all steps together should be able to lower a loss by, in units of itself, if the first ones went on.
+ENOUGH_FALL = 10.0
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
+ALLOWED = frozenset({"width", "depth", "data"})
+SHALLOW = 4  # weight layers that stay where depth may be changed
 DEEP = 7  # weight layers from which shortcuts are worth a try
 VERY_DEEP = 50  # weight layers from which a plain network is offered the initialization for any depth
+# Losses, and the heads before them, that fit the targets: nothing is to be gained by another loss.
+FITTING = {
+    TargetKind.CLASS_INDEX: {("cross_entropy", ""), ("nll_loss", "log_softmax")},
+    TargetKind.BINARY: {("binary_cross_entropy_with_logits", ""), ("binary_cross_entropy", "sigmoid")},
+    TargetKind.REAL: {("mse_loss", "")},
+}
 PLAIN_ROLES = frozenset({Role.LINEAR, Role.ACTIVATION, Role.OTHER})
 
 WHY = {
     "activation": "activations that do not saturate",
     "batch_size": "batches large enough to point the way",
     "centered_updates": "steps of like effect in every layer",
+    "complete_rows": "rows that hold nothing but numbers",
     "clip_by_global_norm": "spikes of the gradient cut off",
+    "depth": "fewer layers to pass",
     "head": "an output that fits the loss",
     "initialization": "weights drawn for the activations in use",
     "inserted_activation": "activations between the layers",
@@ -51,21 +67,28 @@ WHY = {
     "standardize_inputs": "inputs at unit scale",
     "standardize_targets": "targets at unit scale",
     "unfreeze": "weights that may learn",
+    "width": "more units in every layer",
 }
 
 
-def prescribe(diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = True) -> tuple[Prescription, ...]:
+def prescribe(
+    diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = True, allow: Collection[str] = ()
+) -> tuple[Prescription, ...]:
     """Return what to try for a diagnosis, the smallest change first.
 
     Faults that a finding names beyond doubt (a head that does not fit its loss, unscaled data) are repaired in every
     prescription. On top of that come ever larger changes: a learning rate, an optimizer, fresh weights, loss and data
-    brought into the usual form, then activations, normalization and shortcuts. Width, depth and data stay. What does
-    not fit a set-up is left out when it is tried.
+    brought into the usual form, then activations, normalization and shortcuts. Width, depth and data stay unless
+    ``allow`` names them. What does not fit a set-up is left out when it is tried.
 
     Args:
         diagnosis: What was found.
         keep_weights: Whether the weights carry something learned, so that they must not be drawn again.
         longer: Whether a training of a handful of steps may be prolonged.
+        allow: What may be changed besides: ``"width"``, ``"depth"``, and of the ``"data"`` which rows are learned.
+
+    Raises:
+        UsageError: If ``allow`` names something else.
 
     Example:
         >>> import torch, steadygrad as sg
@@ -75,15 +98,27 @@ def prescribe(diagnosis: Diagnosis, keep_weights: bool = False, longer: bool = T
         >>> print(sg.prescribe(sg.diagnose(setup))[0])
         head(to='identity')
     """
-    repairs, planned = tuple(_repairs(diagnosis)), diagnosis.blueprint.steps
+    check_allowed(allow)
+    rows = (Step("complete_rows", {}, codes_of(diagnosis, {Symptom.DATA})),) if "data" in allow else ()
+    repairs, planned = (*rows, *_repairs(diagnosis)), diagnosis.blueprint.steps
     more = longer and 0 < planned < FEW_STEPS
     end = (Step("longer_training", {"times": math.ceil(ENOUGH_STEPS / planned)}),) if more else ()
     rungs: list[tuple[Step, ...]] = []
-    for changes in (*_ladder(diagnosis, keep_weights), *_pretrained(diagnosis, keep_weights)):
+    for changes in (*_ladder(diagnosis, keep_weights, allow), *_pretrained(diagnosis, keep_weights)):
         steps = (*_joined(repairs, changes), *end)
         if steps and steps not in rungs:
             rungs.append(steps)
     return tuple(Prescription(steps, rationale(steps)) for steps in rungs)
+
+
+def check_allowed(allow: Collection[str]) -> None:
+    """Refuse what cannot be allowed.
+
+    Raises:
+        UsageError: If there is something else than width, depth and data.
+    """
+    if isinstance(allow, str) or not ALLOWED.issuperset(allow):
+        raise UsageError(f"allow: expected a collection of {', '.join(map(repr, sorted(ALLOWED)))}, got {allow!r}.")
 
 
 def rationale(steps: Iterable[Step]) -> str:
@@ -146,7 +181,12 @@ def _fitting_loss(blueprint: Blueprint, answers: tuple[str, ...] = ()) -> Iterat
         yield Step("loss", {"to": usual}, answers)
 
 
-def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ...]]:
+def _loss_fits(blueprint: Blueprint) -> bool:
+    fitting = FITTING.get(blueprint.target_kind, set())
+    return (blueprint.loss, canonical(blueprint.head or "")) in fitting and blueprint.loss_reduction == "mean"
+
+
+def _ladder(diagnosis: Diagnosis, keep_weights: bool, allow: Collection[str]) -> Iterator[tuple[Step, ...]]:
     """Yield ever larger changes."""
     blueprint = diagnosis.blueprint
     answers = codes_of(diagnosis, PROPAGATION)
@@ -174,8 +214,12 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool) -> Iterator[tuple[Step, ..
     depth = sum(layer.role is Role.LINEAR for layer in blueprint.layers)
     gelu = Step("activation", {"to": "gelu"}, answers)
     layer_norm = Step("normalization", {"kind": "layer"}, answers)
+    if "depth" in allow and redrawn and depth >= DEEP:
+        yield (Step("depth", {"layers": SHALLOW}, answers), *sound)
+    if "width" in allow and redrawn:
+        yield (Step("width", {"times": 2}, answers), *sound)
     skips = (Step("residual", {}, answers),) if depth >= DEEP else ()
-    usual = tuple(_fitting_loss(blueprint))
+    usual = () if _loss_fits(blueprint) else tuple(_fitting_loss(blueprint))
     yield (gelu, *skips, *sound)
     yield (*usual, gelu, *skips, layer_norm, *sound)
 
@@ -186,17 +230,28 @@ def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
     if any(finding.symptom is Symptom.DATA for finding in diagnosis.findings):
         return None  # steps are of another size once the data are scaled
     for finding in diagnosis.findings:
-        ratio = finding.evidence.get("update_ratio", 0.0)
-        if finding.symptom is Symptom.LEARNING_RATE and ratio > 0 and lr > 0:
-            return Step(
-                "learning_rate", {"lr": float(f"{lr * _step_size(diagnosis.blueprint) / ratio:.2g}")}, (finding.code,)
-            )
+        if finding.symptom is Symptom.LEARNING_RATE and lr > 0 and (factor := _rate_factor(diagnosis, finding)):
+            return Step("learning_rate", {"lr": float(f"{lr * factor:.2g}")}, (finding.code,))
+    return None
+
+
+def _rate_factor(diagnosis: Diagnosis, finding: Finding) -> float | None:
+    """Return what a finding says the learning rate should be multiplied with; None if it does not say."""
+    evidence = finding.evidence
+    if ratio := evidence.get("update_ratio"):
+        return _step_size(diagnosis.blueprint) / ratio
+    if overshoot := evidence.get("overshoot"):  # the lowest point along a step of quadratic loss
+        return 1 / (2 * overshoot) if overshoot < math.inf else None
+    alone = all(f.symptom is Symptom.LEARNING_RATE for f in diagnosis.findings if f.severity >= Severity.WARNING)
+    if alone and (fall := evidence.get("fall")):  # else it is another fault that leaves nothing to follow
+        return ENOUGH_FALL / fall
     return None
 
 
 def _step_size(blueprint: Blueprint) -> float:
     """Return how far one step should go, beside the size of the weights."""
-    return min(max(WAY / max(blueprint.steps, 1), LEAST_STEP), LARGEST_STEP)
+    way = EMBEDDING_WAY if any(layer.role is Role.EMBEDDING for layer in blueprint.layers) else WAY
+    return min(max(way / max(blueprint.steps, 1), LEAST_STEP), LARGEST_STEP)
 
 
 def _scaled(blueprint: Blueprint) -> Iterator[Step]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from steadygrad.doctor.apply import apply
@@ -21,17 +21,30 @@ __all__ = ["choose", "search"]
 # the best of them afresh for the second.
 FIRST_SHARE, SECOND_SHARE = 1 / 20, 1 / 4
 FIRST_LEAST, SECOND_LEAST = 10, 40  # steps that a comparison needs
+HALF = 1 / 2  # where that tells nothing
 FINALISTS = 2
+# A smaller change goes on beside the best one if it has come this share of the best one's way above chance.
+CLOSE = 0.75
 # The set-up as it came goes on only if it is not left behind by more than this share of the best.
 IN_REACH = 0.5
 # The winner is also tried with its optimizer's rate times this.
 FASTER = 3.0
 # Scores that lie this share of the way above chance apart count as equal; then the smaller change is chosen.
-TIE_SHARE = 0.02
+TIE_SHARE = 0.05
+# What changes the layers of a network.
+SURGERY = frozenset({"activation", "depth", "normalization", "residual", "width"})
+# From this share of the way to a perfect answer on, the goal is reached whatever the shallow network may reach.
+GOOD_SHARE = 0.85
 
 
 def search(
-    practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, budget: Budget, seed: int, runner: Runner
+    practice: TrainingSetup,
+    diagnosis: Diagnosis,
+    held: Yardstick,
+    budget: Budget,
+    seed: int,
+    runner: Runner,
+    allow: Collection[str] = (),
 ) -> tuple[Trial, list[Trial]]:
     """Train all prescriptions for a short time and the best of them for longer.
 
@@ -43,18 +56,24 @@ def search(
         held: What scores on the validation data are held against.
         budget: What may be spent; with a number of steps, no training is prolonged.
         seed: Seed of all trainings.
-        runner: Runs them; both stages may be cut short.
+        runner: Runs them; all stages may be cut short.
+        allow: What may be changed besides, as :func:`prescribe` has it.
 
     Returns:
         The set-up as it came, and a trial for each prescription, the smallest change first.
     """
-    prescriptions = prescribe(diagnosis, practice.redraw is None, longer=budget.steps is None)
+    prescriptions = prescribe(diagnosis, practice.redraw is None, longer=budget.steps is None, allow=allow)
     candidates = _fitting(prescriptions, practice, seed, runner.notes)[: budget.trials]
     courses: dict[str, list[Answer]] = {}
 
-    def train(stage: str, prescriptions: Sequence[Prescription], share: float, least: int) -> list[Answer]:
-        steps = min(max(math.ceil(share * practice.steps), least), practice.steps)
-        tasks = [TrainTask(each, seed, steps=steps) for each in prescriptions]
+    def train(
+        stage: str, prescriptions: Sequence[Prescription], share: float, least: int, enough: float = math.inf
+    ) -> list[Answer]:
+        steps = max(math.ceil(share * practice.steps), least)
+        tasks = [
+            TrainTask(each, seed, steps=min(steps, practice.steps * _times(each)), enough=enough)
+            for each in prescriptions
+        ]
         answers = runner.run(stage, run_train_task, Patients(practice), tasks, steps, cut=True)
         for answer in answers:
             courses.setdefault(str(answer.prescription), []).append(answer)
@@ -65,8 +84,11 @@ def search(
     finalists = _finalists(last, held, budget.trials)
     last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
     if last and not any(held.beyond_luck(_score(answer)) for answer in last):
-        slow = [answer.prescription for answer in last if answer.prescription.steps][:FINALISTS]
-        last = train("training them to the end", slow, 1.0, SECOND_LEAST)
+        slow = finalists[: FINALISTS + (not finalists[0].steps)]
+        last = train("training them for half of the steps", slow, HALF, SECOND_LEAST)
+    elif (smaller := _smaller(last, held)) is not None:
+        prescription, enough = smaller
+        train("training a smaller change to its end", [prescription], 1.0, SECOND_LEAST, enough)
     final = {str(answer.prescription) for answer in last}
     tried = [_trial(answers, name in final) for name, answers in courses.items()]
     return replace(tried[0], reason="as it came", outcome=Outcome.TRIED), tried[1:]
@@ -93,18 +115,55 @@ def choose(trials: Sequence[Trial], baseline: Trial, held: Yardstick) -> Trial |
 def _finalists(answers: Sequence[Answer], held: Yardstick, trials: int) -> list[Prescription]:
     """Return the set-up as it came unless it is left behind, the best ones, and the very best with larger steps."""
     given, *others = answers
-    able = [answer for answer in others if math.isfinite(_score(answer))]
+    able = _distinct([answer for answer in others if math.isfinite(_score(answer))])
     if not able:
         return [given.prescription]
     best = sorted(able, key=_score, reverse=True)[:FINALISTS]
     floor = held.chance if held.chance is not None else -math.inf
-    in_reach = floor == -math.inf or _score(given) - floor >= IN_REACH * (_score(best[0]) - floor)
+    way = _score(best[0]) - floor
+    small = next((answer for answer in able if _score(answer) - floor >= CLOSE * way), best[0])
+    if math.isfinite(way) and small is not best[0]:
+        best = [best[0], small]
+    in_reach = not math.isfinite(way) or _score(given) - floor >= IN_REACH * way
     faster = _faster(best[0].prescription) if len(answers) <= trials else None
     return [
         *([given.prescription] if in_reach else []),
         *(answer.prescription for answer in able if answer in best),
         *([faster] if faster is not None else []),
     ]
+
+
+def _distinct(answers: Sequence[Answer]) -> list[Answer]:
+    """Leave out what trained step by step like a smaller change: something in it changes nothing."""
+    first: dict[object, Answer] = {}
+    for answer in answers:
+        first.setdefault(answer.run.losses if answer.run is not None else answer, answer)
+    return list(first.values())
+
+
+def _smaller(answers: Sequence[Answer], held: Yardstick) -> tuple[Prescription, float] | None:
+    """Return a change that leaves the layers as they are and is behind one that does not, and what it has to reach.
+
+    Short trainings favor shortcuts and normalization, which learn faster. Where these have come far already, the
+    smaller change may take all the steps that are planned to come as far.
+    """
+    good = replace(held, reference=1.0).at(GOOD_SHARE)
+    best = max(answers, key=_score, default=None)
+    if best is None or good is None or held.chance is None or _score(best) < good or not _is_surgery(best):
+        return None
+    way = _score(best) - held.chance
+    small = next((answer for answer in answers if answer.prescription.steps), best)
+    close = CLOSE * way <= _score(small) - held.chance < (1 - TIE_SHARE) * way
+    return (small.prescription, _score(best) - TIE_SHARE * way) if close and not _is_surgery(small) else None
+
+
+def _is_surgery(answer: Answer) -> bool:
+    return any(step.remedy in SURGERY for step in answer.prescription.steps)
+
+
+def _times(prescription: Prescription) -> int:
+    """Return by how much a prescription prolongs the training."""
+    return math.prod(int(s.settings["times"] or 1) for s in prescription.steps if s.remedy == "longer_training")
 
 
 def _score(answer: Answer) -> float:
@@ -114,7 +173,7 @@ def _score(answer: Answer) -> float:
 def _faster(prescription: Prescription) -> Prescription | None:
     """Return a prescription with a larger rate of its optimizer; None if it sets none."""
     steps = [
-        replace(step, settings={**step.settings, "lr": FASTER * float(step.settings["lr"] or 0.0)})
+        replace(step, settings={**step.settings, "lr": float(f"{FASTER * float(step.settings['lr'] or 0.0):.3g}")})
         if step.remedy in ("optimizer", "learning_rate")
         else step
         for step in prescription.steps
@@ -128,9 +187,10 @@ def _fitting(
     """Leave out the steps that do not fit the set-up, note why, and drop what then is there twice."""
     candidates = list(candidates)
     problems: dict[str, str] = {}
+    thawed = tuple(step for step in candidates[0].steps if step.remedy == "unfreeze") if candidates else ()
     for name, step in {str(step): step for candidate in candidates for step in candidate.steps}.items():
-        try:
-            apply(Prescription((step,)), setup, seed)
+        try:  # what is drawn afresh must not be frozen
+            apply(Prescription((*thawed, step) if step not in thawed else thawed), setup, seed)
         except Exception as error:  # on networks never seen before a remedy may fail in any way
             problems[name] = problem_of(error)
             notes.append(f"Not tried: {problems[name]}")

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from steadygrad.diagnosis import diagnose
+from steadygrad.doctor.ablation import ablate
 from steadygrad.doctor.apply import apply
+from steadygrad.doctor.baseline import (
+    HEALTHY_SHARE,
+    is_far,
+    is_good,
+    is_to_be_left_alone,
+    train_as_it_came,
+    with_reference,
+)
 from steadygrad.doctor.budget import Budget
-from steadygrad.doctor.reference import reference_setup
+from steadygrad.doctor.doubts import doubts
+from steadygrad.doctor.prescribe import check_allowed
 from steadygrad.doctor.runner import Progress, Runner
 from steadygrad.doctor.search import choose, search
 from steadygrad.doctor.treatment import Treatment
-from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
-from steadygrad.errors import UsageError
-from steadygrad.records import Diagnosis, Outcome, Prescription, Prospect, Run, Trial, Verdict
+from steadygrad.errors import SetupError, UsageError
+from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Prospect, Trial, Verdict
 from steadygrad.training import (
     Data,
     Executor,
@@ -39,9 +47,6 @@ from steadygrad.training.batches import generators_of
 __all__ = ["treat"]
 
 HELD_OUT = 0.2  # share of the training data that chooses between trials
-# A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); one without findings from this
-# share on, for it may be small or slow on purpose.
-HEALTHY_SHARE = 0.85
 PROOF_SEEDS = 3
 
 
@@ -51,6 +56,7 @@ def treat(
     seed: int = 0,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    allow: Collection[str] = (),
 ) -> Treatment:
     """Find out what is wrong with a set-up, try remedies, and prove the best one on fresh seeds.
 
@@ -64,12 +70,14 @@ def treat(
         seed: Seed of the search; the proof uses the three seeds after it.
         executor: Where trainings run; in this process by default.
         progress: Called as trainings end.
+        allow: What may be changed that otherwise stays: ``"width"``, ``"depth"``, ``"data"`` (which rows are learned).
 
     Raises:
-        UsageError: If the set-up has no optimizer.
-        SetupError: If the set-up fails as it came.
+        UsageError: If the set-up has no optimizer, or ``allow`` names something else.
+        SetupError: If the set-up fails as it came, or cannot be trained.
     """
     budget = budget or Budget()
+    check_allowed(allow)
     if setup.optimizer is None:
         raise UsageError(
             "treat: expected a set-up with an optimizer, got None. "
@@ -78,11 +86,11 @@ def treat(
     deadline = math.inf if budget.seconds is None else time.monotonic() + budget.seconds
     runner = Runner(executor or Serial(), progress, deadline)
     with seeded(seed, *generators_of(setup.train), *generators_of(setup.validation)):
-        found = examine(setup, budget, seed, runner)
+        found = examine(setup, budget, seed, runner, allow)
         treatment = found.treatment
         if found.chosen is not None:
             treatment = _proven(treatment, found.chosen, found.setup, seed, runner)
-    return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)))
+    return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)), doubts=doubts(treatment, found.held))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,54 +102,113 @@ class Examination:
         setup: The set-up with validation data and the steps that the budget allows.
         chosen: What is to be proven; None if nothing is.
         cost: Optimizer steps spent, the forecast and the shallow network included.
+        held: What the trials' scores were held against.
     """
 
     treatment: Treatment
     setup: TrainingSetup
     chosen: Prescription | None
     cost: int
+    held: Yardstick
 
 
-def examine(given: TrainingSetup, budget: Budget, seed: int, runner: Runner) -> Examination:
+def examine(
+    given: TrainingSetup, budget: Budget, seed: int, runner: Runner, allow: Collection[str] = ()
+) -> Examination:
     """Diagnose, and search for a cure if one is needed."""
     setup = _with_validation(given.replace(steps=budget.steps or given.steps), seed, runner.notes)
     diagnosis = diagnose(given, forecast=True)
+    if diagnosis.forecast is None:
+        worst = diagnosis.findings[0]
+        raise SetupError(f"treat: expected a set-up that can be trained, but {worst.message}. {worst.advice}")
     practice = setup.replace(**dict(zip(("train", "validation"), _parts(setup, seed), strict=True)))
-    assert diagnosis.forecast is not None
-    baseline: Trial | None = None
     held = yardstick(practice, practice.validation)
-    cost = diagnosis.forecast.steps
-
-    def ended(verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
-        return Examination(Treatment(diagnosis, tuple(trials), verdict, given), setup, chosen, cost)
-
+    course = _Course(given, setup, practice, diagnosis, held, seed, runner, diagnosis.forecast.steps)
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
     prospect = diagnosis.forecast.prospect
     if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
-        baseline, held, spent = _baseline(practice, diagnosis, seed, runner)
-        cost += spent
-        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-            return ended(Verdict.HEALTHY, [baseline])
-        if nonfinite:
-            runner.notes.append("The training data hold NaN or infinity: no remedy can help before they are repaired.")
-            return ended(Verdict.NOT_CURED, [baseline])
-    short, trials = search(practice, diagnosis, held, budget, seed, runner)
-    chosen = choose(trials, short, held)
-    cost += short.cost + sum(trial.cost for trial in trials)
-    trials = [baseline or short, *(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials)]
-    if chosen is None and baseline is None:  # nothing beats it: is it as good as it gets?
-        baseline, held, spent = _baseline(practice, diagnosis, seed, runner)
-        cost += spent
-        if _to_be_left_alone(diagnosis, baseline.runs[0], held, runner.notes):
-            return ended(Verdict.HEALTHY, [baseline, *trials[1:]])
-        trials[0] = baseline
-    scores = (held.reference or -math.inf, *(trial.score for trial in trials))
-    if chosen is None and not any(map(held.beyond_luck, scores)):
+        baseline = course.as_it_came()
+        if is_good(baseline, diagnosis, held, runner.notes):
+            return course.ended(Verdict.HEALTHY, [baseline])
+        if nonfinite and "data" not in allow:
+            runner.notes.append(
+                "The training data hold NaN or infinity: no remedy can help before they are repaired. "
+                'With allow=("data",) incomplete rows may be left out.'
+            )
+            return course.ended(Verdict.NOT_CURED, [baseline])
+        if not nonfinite and not is_far(baseline, held) and course.is_as_good_as_the_reference():
+            return course.ended(Verdict.HEALTHY, [baseline])
+    return _searched(course, budget, allow if nonfinite else set(allow) - {"data"})
+
+
+@dataclass
+class _Course:
+    """What is known by now of a set-up under treatment."""
+
+    given: TrainingSetup
+    setup: TrainingSetup
+    practice: TrainingSetup
+    diagnosis: Diagnosis
+    held: Yardstick
+    seed: int
+    runner: Runner
+    cost: int
+    baseline: Trial | None = None
+    parts: tuple[Part, ...] = ()
+
+    def as_it_came(self) -> Trial:
+        """Train the set-up as it came, if that was not done yet."""
+        if self.baseline is None:
+            self.baseline = train_as_it_came(self.practice, self.diagnosis, self.held, self.seed, self.runner)
+            self.cost += self.baseline.cost
+        return self.baseline
+
+    def is_as_good_as_the_reference(self) -> bool:
+        """Train the shallow network, and say whether the set-up as it came learns as well."""
+        self.held, spent = with_reference(self.practice, self.held, self.seed, self.runner)
+        self.cost += spent
+        return self.learns_well(self.held)
+
+    def learns_well(self, held: Yardstick) -> bool:
+        """Whether the set-up as it came learns well enough beside what ``held`` refers to."""
+        return is_to_be_left_alone(self.diagnosis, self.as_it_came().runs[0], held, self.runner.notes)
+
+    def ended(self, verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
+        """Return what it came to."""
+        treatment = Treatment(self.diagnosis, tuple(trials), verdict, self.given, parts=self.parts)
+        return Examination(treatment, self.setup, chosen, self.cost, self.held)
+
+
+def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examination:
+    """Search for a cure; where there is none, say whether the set-up is well enough as it came."""
+    practice, diagnosis, seed, runner = course.practice, course.diagnosis, course.seed, course.runner
+    short, trials = search(practice, diagnosis, course.held, budget, seed, runner, allow)
+    course.cost += short.cost + sum(trial.cost for trial in trials)
+    baseline = course.baseline
+    given = short if baseline is None else max(short, baseline, key=lambda trial: trial.score)
+    chosen = choose(trials, given, course.held)
+    if chosen is not None:
+        # The best of what was tried stands in for a shallow network.
+        stand_in = replace(course.held, reference=course.held.reference or chosen.score)
+        if baseline is not None and diagnosis.healthy and course.learns_well(stand_in):
+            return course.ended(Verdict.HEALTHY, [baseline, *trials])
+        room = budget.trials - len(trials)
+        chosen, course.parts, more = ablate(chosen, practice, course.held, room, seed, runner)
+        course.cost += sum(trial.cost for trial in more)
+        tried = [replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in (*trials, *more)]
+        return course.ended(Verdict.NOT_CURED, [baseline or short, *tried], chosen.prescription)
+    if course.held.reference is None:  # nothing beats it: is it as good as it gets?
+        good = is_good(course.as_it_came(), diagnosis, course.held, runner.notes)
+        if good or course.is_as_good_as_the_reference():
+            return course.ended(Verdict.HEALTHY, [course.as_it_came(), *trials])
+    trials = [course.baseline or short, *trials]
+    scores = (course.held.reference or -math.inf, *(trial.score for trial in trials))
+    if not any(map(course.held.beyond_luck, scores)):
         runner.notes.append(
             "Nothing that was trained did better than a constant answer: look at the data first, whether these "
             "inputs can tell the targets."
         )
-    return ended(Verdict.NOT_CURED, trials, chosen.prescription if chosen else None)
+    return course.ended(Verdict.NOT_CURED, trials)
 
 
 def _with_validation(setup: TrainingSetup, seed: int, notes: list[str]) -> TrainingSetup:
@@ -160,49 +227,6 @@ def _with_validation(setup: TrainingSetup, seed: int, notes: list[str]) -> Train
 def _parts(setup: TrainingSetup, seed: int) -> tuple[Data, Data]:
     """Split the training data; of an iterable, no more is read than the planned steps can use."""
     return split(setup.train, HELD_OUT, seed, most_batches=math.ceil(setup.steps / (1 - HELD_OUT)) + 1)
-
-
-def _baseline(practice: TrainingSetup, diagnosis: Diagnosis, seed: int, runner: Runner) -> tuple[Trial, Yardstick, int]:
-    """Train the set-up as it came, and the shallow network where one fits and is needed; return the steps spent too.
-
-    What comes near a perfect answer is held against that.
-    """
-    stage = "training it as it is"
-    (given,) = runner.run(stage, run_train_task, Patients(practice), [TrainTask(Prescription(), seed)], practice.steps)
-    trial = Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
-    perfect = replace(yardstick(practice, practice.validation), reference=1.0)
-    enough = perfect.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
-    if enough is not None and trial.score >= enough:
-        return trial, perfect, given.cost
-    shallow, sound = reference_setup(practice) or (None, None)
-    tasks = [TrainTask(sound, seed, reference=True)] if sound else []
-    patients = Patients(practice, shallow)
-    others = runner.run("training a shallow network", run_train_task, patients, tasks, practice.steps) if tasks else []
-    references = [answer.run.score for answer in others if answer.run is not None]
-    held = yardstick(practice, practice.validation, references)
-    if held.chance is not None:
-        sentence = f"On the data that chose between trials, a constant answer scores {held.chance:.3f} {held.metric}"
-        runner.notes.append(sentence + (f", a sound shallow network {references[0]:.3f}." if references else "."))
-    return trial, held, given.cost + sum(answer.cost for answer in others)
-
-
-def _to_be_left_alone(diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str]) -> bool:
-    """Whether a set-up learns well enough as it is."""
-    enough = held.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
-    if enough is None:
-        learns = held.beyond_luck(run.score) and (held.chance is not None or _falls(run.losses))
-        if diagnosis.healthy and learns:
-            notes.append("It was judged by its findings and its loss: there is no shallow network to compare with.")
-        return diagnosis.healthy and learns
-    if run.score >= enough and not diagnosis.healthy:
-        notes.append("There are findings, but it learns as well as a sound shallow network: it is left alone.")
-    return run.score >= enough
-
-
-def _falls(losses: tuple[float, ...]) -> bool:
-    """Whether the last tenth of the losses lies below the first."""
-    tenth = max(1, len(losses) // 10)
-    return fmean(losses[-tenth:]) < fmean(losses[:tenth])
 
 
 def _nonfinite(data: Data) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad import report
 from steadygrad.diagnosis import RULES
 from steadygrad.errors import UsageError
-from steadygrad.records import Diagnosis, Prescription, Proof, Trial, Verdict, to_json, to_plain, write_whole
+from steadygrad.records import Diagnosis, Part, Prescription, Proof, Trial, Verdict, to_json, to_plain, write_whole
 from steadygrad.training import TrainingSetup
 
 __all__ = ["Treatment"]
@@ -32,6 +32,8 @@ class Treatment:
         diagnosis_after: What is still found in the cured set-up before training.
         weights: State dict of the first treated training of the proof; None without a cure.
         notes: What else a reader should know.
+        parts: What each step of the prescription brings, those included that were dropped; empty if not measured.
+        doubts: What remains unsure.
     """
 
     diagnosis: Diagnosis
@@ -43,6 +45,8 @@ class Treatment:
     diagnosis_after: Diagnosis | None = None
     weights: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def model(self) -> nn.Module:
@@ -54,7 +58,17 @@ class Treatment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but set-up and weights as plain data."""
-        names = ("verdict", "prescription", "notes", "trials", "proof", "diagnosis", "diagnosis_after")
+        names = (
+            "verdict",
+            "prescription",
+            "notes",
+            "parts",
+            "doubts",
+            "trials",
+            "proof",
+            "diagnosis",
+            "diagnosis_after",
+        )
         return {name: to_plain(getattr(self, name)) for name in names}
 
     def save(self, path: str | Path) -> None:
@@ -83,4 +97,6 @@ class Treatment:
             self.prescription,
             self.notes,
             RULES,
+            self.parts,
+            self.doubts,
         )

@@ -15,6 +15,7 @@ from steadygrad.training import Training, TrainingSetup, evaluate, seeded
 __all__ = ["Answer", "Patients", "TrainTask", "problem_of", "run_train_task"]
 
 MOST_LOSSES = 200  # kept of a run
+LOOKS = (0.25, 0.5)  # shares of the steps after which a training that may end early is scored
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,19 @@ class Patients:
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Train a prescription once, for ``steps`` or as long as planned, and score it on the validation data."""
+    """Train a prescription once, for ``steps`` or as long as planned, and score it on the validation data.
+
+    A training ends after a quarter or half of its steps if its score is ``enough`` by then, and after half of them if
+    it has not come beyond ``hopeless``.
+    """
 
     prescription: Prescription
     seed: int
     reference: bool = False
     keep_weights: bool = False
     steps: int | None = None
+    enough: float = math.inf
+    hopeless: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,7 @@ def run_train_task(patients: Patients, task: TrainTask) -> Answer:
         treated = apply(task.prescription, setup, task.seed)
         with seeded(task.seed):
             training = Training(treated, task.seed)
-            training.advance(task.steps or treated.steps)
-            _, score = evaluate(treated, training.model, treated.validation)
+            score = _score_reached(treated, training, task)
     except Exception as error:
         if not task.prescription.steps:
             raise
@@ -85,6 +91,18 @@ def run_train_task(patients: Patients, task: TrainTask) -> Answer:
     )
     weights = training.model.state_dict() if task.keep_weights else None
     return Answer(task.prescription, run, training.recent_loss(), run.steps, weights=weights)
+
+
+def _score_reached(treated: TrainingSetup, training: Training, task: TrainTask) -> float:
+    """Train to the end, or until the task has its answer, and return the score."""
+    steps = task.steps or treated.steps
+    early = LOOKS if task.enough < math.inf or task.hopeless > -math.inf else ()
+    for share in (*early, 1.0):
+        training.advance(math.ceil(share * steps) - len(training.losses))
+        _, score = evaluate(treated, training.model, treated.validation)
+        if training.diverged or score >= task.enough or (share == LOOKS[-1] and score <= task.hopeless):
+            break
+    return score
 
 
 def problem_of(error: Exception) -> str:

@@ -8,7 +8,7 @@ from steadygrad.records.observation import LayerStats, Moments, Observation, Out
 from steadygrad.records.prescription import Prescription, Step
 from steadygrad.records.proof import Proof, Verdict
 from steadygrad.records.serial import to_json, to_plain, whole_file, write_whole
-from steadygrad.records.trial import Outcome, Run, Trial
+from steadygrad.records.trial import Outcome, Part, Run, Trial
 
 __all__ = [
     "Blueprint",
@@ -22,6 +22,7 @@ __all__ = [
     "Observation",
     "Outcome",
     "Outlook",
+    "Part",
     "Prescription",
     "Proof",
     "Prospect",

@@ -103,6 +103,8 @@ class Blueprint:
         scheduled: Whether the learning rate follows a schedule.
         learned: Whether the weights carry something learned, so that they are not drawn afresh.
         unoptimized: Names of layers that require a gradient and that the optimizer does not hold.
+        foreign: Number of parameters that the optimizer holds and that are not the model's.
+        labels_outside: Number of labels that the output has no unit for, where the loss fails for them.
         evaluating: Names of modules that were found in evaluation mode and act differently in it.
         functions: Names of functions of layer outputs that are no layer themselves (``"reshape"``, ``"sin"``).
         unseen: What could not be looked into, in words.
@@ -127,6 +129,8 @@ class Blueprint:
     scheduled: bool = False
     learned: bool = False
     unoptimized: tuple[str, ...] = ()
+    foreign: int = 0
+    labels_outside: int = 0
     evaluating: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()

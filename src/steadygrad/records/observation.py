@@ -64,6 +64,8 @@ class Outlook:
         score_after: Score after; ``-inf`` if it diverged.
         metric: Name of the score.
         chance: Score of the best constant answer; None where it is not known.
+        linear: What each of the first steps should change its batch's loss by, to first order: gradient times step.
+        changes: What it did change it by; ``inf`` if the loss then was not finite.
     """
 
     losses: tuple[float, ...]
@@ -73,6 +75,8 @@ class Outlook:
     score_after: float
     metric: str
     chance: float | None = None
+    linear: tuple[float, ...] = ()
+    changes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

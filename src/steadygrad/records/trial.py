@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from steadygrad.records.prescription import Prescription
+from steadygrad.records.prescription import Prescription, Step
 
-__all__ = ["Outcome", "Run", "Trial"]
+__all__ = ["Outcome", "Part", "Run", "Trial"]
 
 
 class Outcome(StrEnum):
@@ -60,3 +60,22 @@ class Trial:
     def score(self) -> float:
         """Score of the last run; ``-inf`` if none ran."""
         return self.runs[-1].score if self.runs else float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one step of a combination brings, by a pair of short trainings on one seed.
+
+    Attributes:
+        step: The step that was left out.
+        whole: Score of the whole combination.
+        without: Score without the step; ``-inf`` if it then diverges or fails.
+        steps: Optimizer steps of each of the two trainings.
+        dropped: Whether the step was left out of the prescription, which is as good without it.
+    """
+
+    step: Step
+    whole: float
+    without: float
+    steps: int
+    dropped: bool = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
-from steadygrad.records import Diagnosis, Finding, Prescription, Severity, Trial, Verdict
-from steadygrad.report.tables import layer_name, number, plain
+from steadygrad.records import Diagnosis, Finding, Part, Prescription, Severity, Trial, Verdict
+from steadygrad.report.tables import layer_name, number, plain, score
 
 __all__ = [
     "CODE",
@@ -18,6 +19,7 @@ __all__ = [
     "foretold",
     "headline",
     "left_out",
+    "mattered",
     "recommendation",
     "tried",
     "where",
@@ -110,6 +112,17 @@ def recommendation(prescription: Prescription | None) -> list[str]:
     for step in prescription.steps:
         answers = f" (answers {', '.join(map(plain, step.answers))})" if step.answers else ""
         lines.append(f"{plain(str(step))}{answers}")
+    return lines
+
+
+def mattered(parts: Sequence[Part]) -> list[str]:
+    """Return one line a part of a combination: the score with and without it, and whether it was left out."""
+    lines = []
+    for part in parts:
+        without = score(part.without) if math.isfinite(part.without) else "diverged"
+        scores = f"{without} in place of {score(part.whole)}"
+        ending = ": not needed, left out" if part.dropped else ""
+        lines.append(f"without {plain(str(part.step))}: {scores} after {part.steps} steps{ending}")
     return lines
 
 

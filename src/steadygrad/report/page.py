@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from steadygrad.records import Diagnosis, Prescription, Proof, Trial, Verdict
+from steadygrad.records import Diagnosis, Part, Prescription, Proof, Trial, Verdict
 from steadygrad.report import letter
 from steadygrad.report.charts import curves_chart, profile_chart
 from steadygrad.report.document import (
@@ -57,6 +57,8 @@ def treatment_page(
     prescription: Prescription | None,
     notes: Sequence[str],
     cards: Mapping[str, Card],
+    parts: Sequence[Part] = (),
+    doubts: Sequence[str] = (),
 ) -> str:
     """Return the page of a treatment: outcome first, then what was found, tried and recommended, and the evidence."""
     good = verdict in (Verdict.HEALTHY, Verdict.CURED)
@@ -76,7 +78,9 @@ def treatment_page(
             bullets(letter.recommendation(prescription)),
             listing(letter.CODE, letter.code(prescription)),
         ),
+        section("What mattered", bullets(letter.mattered(parts))),
         section("Notes", bullets(notes)),
+        section("What remains unsure", bullets(doubts)),
         section("Before and after", *_evidence(proof)),
         section("Signal and gradient", profile_chart(looks, diagnosis.guilty)),
         section("Layers before", _layers(diagnosis)),

@@ -18,6 +18,7 @@ from steadygrad.records import (
     Diagnosis,
     Finding,
     Observation,
+    Part,
     Prescription,
     Proof,
     Severity,
@@ -96,25 +97,29 @@ def treatment_text(
     verdict: Verdict,
     prescription: Prescription | None,
     notes: Sequence[str] = (),
+    parts: Sequence[Part] = (),
+    doubts: Sequence[str] = (),
 ) -> RenderableType:
-    """Return a doctor's letter: found, tried, recommended, and last the table of before and after."""
-    parts: list[RenderableType] = [_heading("Found", first=True), _summary(diagnosis)]
+    """Return a doctor's letter: found, tried, recommended, unsure, and last the table of before and after."""
+    blocks: list[RenderableType] = [_heading("Found", first=True), _summary(diagnosis)]
     if diagnosis.findings:
-        parts += [Text(), findings_list(diagnosis.findings)]
-    parts += [_heading("Tried"), Text(letter.tried(trials))]
+        blocks += [Text(), findings_list(diagnosis.findings)]
+    blocks += [_heading("Tried"), Text(letter.tried(trials))]
     if trials:
-        parts.append(trials_table(trials))
-    parts.append(_heading("Recommended"))
+        blocks.append(trials_table(trials))
+    blocks.append(_heading("Recommended"))
     if prescription is not None and prescription.rationale:
-        parts.append(Text(plain(prescription.rationale)))
-    parts.append(_bullets(letter.recommendation(prescription)))
+        blocks.append(Text(plain(prescription.rationale)))
+    blocks.append(_bullets(letter.recommendation(prescription)))
     if snippet := letter.code(prescription):
-        parts += [Text(f"\n{letter.CODE}"), Text(snippet)]
-    if notes:
-        parts += [_heading("Notes"), _bullets(notes)]
-    parts += [_heading("Before and after"), Text(letter.VERDICTS[verdict], style="bold")]
-    parts.append(before_after(proof) if proof else Text("No paired training was made, so nothing is proven."))
-    return Group(*parts)
+        blocks += [Text(f"\n{letter.CODE}"), Text(snippet)]
+    sections = {"What mattered": letter.mattered(parts), "Notes": notes, "What remains unsure": doubts}
+    for heading, lines in sections.items():
+        if lines:
+            blocks += [_heading(heading), _bullets(lines)]
+    blocks += [_heading("Before and after"), Text(letter.VERDICTS[verdict], style="bold")]
+    blocks.append(before_after(proof) if proof else Text("No paired training was made, so nothing is proven."))
+    return Group(*blocks)
 
 
 def _summary(diagnosis: Diagnosis) -> Text:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from steadygrad.errors import SetupError
 from steadygrad.records import Blueprint, Layer, Range, Role, TargetKind
 from steadygrad.signals.layers import fans_of, kind_of, plain_name, role_of
 from steadygrad.signals.moments import range_of
@@ -19,12 +20,15 @@ from steadygrad.training import (
     Step,
     TrainingSetup,
     first_batch,
+    foreign_parameters,
     input_tensors,
     make_optimizer,
     output_tensor,
     preserved,
     row_count,
-    run_batch,
+    run_loss,
+    run_model,
+    target_of,
     trainable,
 )
 
@@ -58,6 +62,7 @@ class Recorded(NamedTuple):
     step: Step
     calls: list[Call]
     evaluating: tuple[str, ...] = ()
+    labels_outside: int = 0
 
 
 def record(
@@ -73,9 +78,29 @@ def record(
     recorder = Recorder(model, on_output)
     inputs = tuple(recorder.range(tensor) for tensor in input_tensors(batch) if tensor.is_floating_point())
     with torch.compiler.set_stance("force_eager"), recorder:
-        step = run_batch(setup, model, batch)
+        step, outside = _with_loss(setup, run_model(setup, model, batch), batch)
     calls = recorder.calls + _unseen_calls(recorder, model)
-    return Recorded(batch, inputs, recorder, step, calls, evaluating)
+    return Recorded(batch, inputs, recorder, step, calls, evaluating, outside)
+
+
+def _with_loss(setup: TrainingSetup, output: Any, batch: Batch) -> tuple[Step, int]:
+    """Run the loss; where it fails for labels that the output has no unit for, on the nearest ones that it has.
+
+    Returns:
+        The step with the labels as they came, and how many of them lie outside.
+    """
+    try:
+        return run_loss(setup, output, batch), 0
+    except SetupError:
+        scores, target = output_tensor(output), target_of(batch)
+        labels = isinstance(target, Tensor) and not target.is_floating_point()
+        if setup.loss is None or not labels or scores is None or scores.dim() < 2:
+            raise
+        nearest = target.clamp(0, scores.shape[1] - 1)
+        if not (outside := int((nearest != target).sum())):
+            raise
+        mended = run_loss(setup.replace(loss=lambda output, _: setup.loss(output, nearest)), output, batch)
+        return mended._replace(target=target), outside
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -84,10 +109,13 @@ def plain_model(model: nn.Module) -> nn.Module:
 
 
 def optimizer_of(setup: TrainingSetup) -> torch.optim.Optimizer | None:
-    """Build the set-up's optimizer over its own model; None if it has none or there is nothing to train."""
+    """Build the set-up's optimizer over its own model; None if it has none or there is nothing to train.
+
+    It may hold other parameters: the blueprint says so, and it must not step then.
+    """
     if setup.optimizer is None or not trainable(setup.model):
         return None
-    return make_optimizer(setup, setup.model)
+    return make_optimizer(setup, setup.model, foreign=True)
 
 
 def draw_blueprint(setup: TrainingSetup, recorded: Recorded, optimizer: torch.optim.Optimizer | None) -> Blueprint:
@@ -115,6 +143,8 @@ def draw_blueprint(setup: TrainingSetup, recorded: Recorded, optimizer: torch.op
         scheduled=setup.scheduler is not None,
         learned=setup.redraw is None,
         unoptimized=_unoptimized(calls, optimizer),
+        foreign=foreign_parameters(optimizer, setup.model) if optimizer is not None else 0,
+        labels_outside=recorded.labels_outside,
         evaluating=recorded.evaluating,
         functions=tuple(sorted(recorder.functions)),
         unseen=_unseen(plain_model(setup.model), calls),

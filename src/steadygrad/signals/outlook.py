@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from steadygrad.training import (
     Task,
     Training,
     TrainingSetup,
+    blamed,
     chance_of,
+    copied,
     device_of,
     evaluate,
     labels_of,
+    make_optimizer,
     one_pass,
     row_count,
     run_batch,
@@ -28,6 +31,7 @@ from steadygrad.training import (
 __all__ = ["OUTLOOK_STEPS", "look_ahead"]
 
 OUTLOOK_STEPS = 20
+FELT_STEPS = 5  # more, each held against the loss of its own batch; all within the planned length
 # Loss and score before and after are those of this many training samples, always the same.
 _SAMPLES, _MOST_BATCHES = 300, 150
 
@@ -52,6 +56,7 @@ def look_ahead(setup: TrainingSetup, steps: int = OUTLOOK_STEPS) -> Outlook:
         training.advance(min(steps, setup.steps))
         after = math.inf if training.diverged else _loss(setup, training, batches)
         score_after = -math.inf if training.diverged else evaluate(setup, training.model, batches)[1]
+        felt = _feel(setup, batches, min(FELT_STEPS, setup.steps - len(training.losses)))
     return Outlook(
         losses=tuple(training.losses),
         before=before,
@@ -60,7 +65,43 @@ def look_ahead(setup: TrainingSetup, steps: int = OUTLOOK_STEPS) -> Outlook:
         score_after=score_after,
         metric=task.name,
         chance=chance_of(task, _labels(task, batches)),
+        linear=tuple(linear for linear, _ in felt),
+        changes=tuple(change for _, change in felt),
     )
+
+
+def _feel(setup: TrainingSetup, batches: list[Batch], steps: int) -> list[tuple[float, float]]:
+    """Make the first steps once more and hold each against the loss of its own batch before and after.
+
+    Both losses are taken in training mode with the same random state.
+
+    Returns:
+        For each step the first-order change of the loss and the real one; fewer steps after a non-finite loss, none
+        for an optimizer that needs a closure.
+    """
+    model = copied(setup).model.to(device_of(setup)).train()
+    optimizer = make_optimizer(setup, model)
+    found: list[tuple[float, float]] = []
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return found
+    for batch in islice(cycle(batches), steps):
+        optimizer.zero_grad()
+        with seeded(setup.seed):
+            loss = run_batch(setup, model, batch).loss
+        if not loss.requires_grad or not math.isfinite(loss.item()):
+            break
+        with blamed("loss: the backward pass failed"):
+            loss.backward()
+        moved = [(p, p.detach().clone(), p.grad.clone()) for p in model.parameters() if p.grad is not None]
+        with blamed("optimizer: step failed"):
+            optimizer.step()
+        with seeded(setup.seed), torch.no_grad():
+            after = run_batch(setup, model, batch).loss.item()
+        linear = sum((grad.double() * (p.detach() - old).double()).sum().item() for p, old, grad in moved)
+        found.append((linear, after - loss.item() if math.isfinite(after) else math.inf))
+        if not math.isfinite(after):
+            break
+    return found
 
 
 def _samples(setup: TrainingSetup) -> list[Batch]:

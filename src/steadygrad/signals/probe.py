@@ -78,7 +78,8 @@ def _measure(setup: TrainingSetup, batch: Batch, before: dict[int, Tensor]) -> t
     norms = [grad.rms * math.sqrt(grad.numel - grad.nonfinite) for grad in received.values()]
     norms += [math.sqrt(sum_of_squares(grad)) for key, grad in grads.items() if key not in received]
     steps: dict[int, float] = {}
-    if optimizer is not None and math.isfinite(loss) and _step(setup, optimizer, grads):
+    able = math.isfinite(loss) and not blueprint.foreign
+    if optimizer is not None and able and _step(setup, optimizer, grads):
         steps = {key: squared_distance(weight, before[key]) for key, weight in weights.items()}
     layers = [
         replace(

@@ -18,7 +18,7 @@ from steadygrad.training.copied import copied
 from steadygrad.training.executor import Executor, Processes, Serial, register_by_value
 from steadygrad.training.forward import Step, call_model, input_tensors, output_tensor, run_batch, run_loss, run_model
 from steadygrad.training.learning_rate import RateSearch, WithLearningRate, search_learning_rate
-from steadygrad.training.loop import Training, make_optimizer, trainable
+from steadygrad.training.loop import Training, foreign_parameters, make_optimizer, trainable
 from steadygrad.training.metric import Task, chance_of, evaluate, labels_of, task_of
 from steadygrad.training.redraw import shuffle_weights
 from steadygrad.training.setup import Batch, Data, TrainingSetup
@@ -45,6 +45,7 @@ __all__ = [
     "evaluate",
     "first_batch",
     "floating_dtype",
+    "foreign_parameters",
     "input_tensors",
     "is_arrays",
     "labels_of",

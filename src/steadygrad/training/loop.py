@@ -18,7 +18,7 @@ from steadygrad.training.forward import run_batch
 from steadygrad.training.setup import Batch, TrainingSetup
 from steadygrad.training.snapshot import RandomState, seeded
 
-__all__ = ["Training", "make_optimizer", "trainable"]
+__all__ = ["Training", "foreign_parameters", "make_optimizer", "trainable"]
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -26,8 +26,19 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def make_optimizer(setup: TrainingSetup, model: nn.Module) -> torch.optim.Optimizer:
+def foreign_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> int:
+    """Return how many parameters an optimizer holds that are not the model's."""
+    known = {id(parameter) for parameter in model.parameters()}
+    return sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
+
+
+def make_optimizer(setup: TrainingSetup, model: nn.Module, foreign: bool = False) -> torch.optim.Optimizer:
     """Build the set-up's optimizer over the trainable parameters of ``model``.
+
+    Args:
+        setup: Whose factory is called.
+        model: What it is to hold the parameters of.
+        foreign: Whether it may hold others; it must not step then.
 
     Raises:
         UsageError: If the set-up has no optimizer.
@@ -44,8 +55,7 @@ def make_optimizer(setup: TrainingSetup, model: nn.Module) -> torch.optim.Optimi
         raise SetupError(
             f"optimizer: expected the factory to return a torch optimizer, got {type(optimizer).__name__}."
         )
-    known = {id(parameter) for parameter in model.parameters()}
-    if any(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"]):
+    if not foreign and foreign_parameters(optimizer, model):
         raise SetupError(
             "optimizer: expected one over the parameters that the factory is given, got one over others. "
             "Use the factory's argument, because copies of the model are trained, not the model itself."
