@@ -14,8 +14,7 @@ from steadygrad.signals.moments import sum_of_squares
 __all__ = ["HALF", "entries", "global_norm", "norms_of", "peaks_of", "unit_norms"]
 
 _ROW = 1 << 10  # entries; a float32 norm over so many errs by less than 1e-6, over 4e7 by 3e-3
-_SHORT = 1 << 16  # entries: what one thread reads before a second one has woken up
-_LARGE = 1 << 20  # entries: what is worth loading the compiled kernel
+_LARGE = 1 << 20  # entries: a set worth loading the compiled kernel; a tensor worth waking a second thread
 # Squares below float32's smallest normal number (1.2e-38) may be lost; beside a mean square of 1e-24 they are nothing.
 _SAFE_MEAN_SQUARE = 1e-24
 _SQUARES_FIT = (1e-140, 1e140)  # float64 squares of entries in this range neither vanish nor overflow
@@ -51,7 +50,8 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     """
     norms = [0.0] * len(tensors)
     kernel = sum_of_squares_kernel() if sum(tensor.numel() for tensor in tensors) > _LARGE else None
-    longest = math.inf if torch.get_num_threads() == 1 else _SHORT  # the kernel has one thread, torch has all
+    threads = torch.get_num_threads()
+    longest = math.inf if threads == 1 else _LARGE // (threads - 1)  # the kernel has one thread, torch has all
     others: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for i, tensor in enumerate(tensors):
         if kernel is not None and tensor.dtype is torch.float32 and tensor.is_cpu and tensor.numel() <= longest:
