@@ -5,9 +5,9 @@ Parameters have the shapes of real networks and random values; before every turn
 written, the last layer's first, as a backward pass does. What a variant adds is the median over the rounds of its time
 less the bare step's in the same round; "nothing" is the bare step once more, so what it adds is noise. In brackets
 stand 90 % bootstrap intervals. torch's clip does the same work whether it clips or not. On one thread the processor's
-time counts, on two the clock. timm's loop makes large temporary tensors: it takes up to three times as long where these are
-fresh pages, as in a new process, than where larger tensors have been freed before. So give each set a process of its
-own. Exit code 1 if a bar is missed.
+time counts, on two the clock. timm's loop makes large temporary tensors: it takes up to four times as long where these
+are fresh pages, as in a new process, than where larger tensors have been freed before, so give each set a process of
+its own. Exit code 1 if a bar is missed.
 
     python benchmarks/clipping.py [--rounds N] [--threads N ...] [--sets NAME ...] [--without-numba]
 """
