@@ -77,5 +77,5 @@ def test_a_forecast_says_what_will_become_of_it(folder: Path, capsys: pytest.Cap
     told = json.loads(out)["forecast"]
     assert told["prospect"] == "will fail"
     assert 0.5 < told["probability"] <= 1
-    assert told["steps"] == 20
+    assert told["steps"] == 25
     assert told["reasons"]

@@ -16,6 +16,7 @@ from steadygrad.boltzmann.pretraining import pretraining
 from steadygrad.errors import NotApplicableError
 from steadygrad.remedies import CATALOGUE, Remedy, Site, compose, make
 from steadygrad.training import Training, TrainingSetup, run_batch, seeded
+from steadygrad.training.loop import make_optimizer
 
 
 def sgd(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
@@ -297,6 +298,99 @@ def _has_bfloat16_lstm() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+class Loop:
+    """A training loop as users write it, on a treated set-up of its own."""
+
+    def __init__(self, remedy, build, zero_output: bool = False) -> None:
+        setup = build()
+        if zero_output:
+            weight = [parameter for parameter in setup.model.parameters() if parameter.dim() > 1][-1]
+            nn.init.zeros_(weight)
+        with seeded(0):
+            self.setup = remedy(setup)
+        self.model = self.setup.model.train()
+        self.optimizer = make_optimizer(self.setup, self.model)
+        self.scheduler = self.setup.scheduler(self.optimizer) if self.setup.scheduler else None
+
+    def loss(self, step: int) -> torch.Tensor:
+        with seeded(step):
+            return run_batch(self.setup, self.model, self.setup.train).loss
+
+    def advance(self, steps: range, backward: Callable = torch.Tensor.backward, step: Callable | None = None) -> None:
+        for number in steps:
+            self.optimizer.zero_grad()
+            backward(self.loss(number))
+            (step or self.optimizer.step)()
+            if self.scheduler is not None:
+                self.scheduler.step()
+
+    def weights(self) -> list[torch.Tensor]:
+        return [parameter.detach().clone() for parameter in self.model.parameters()]
+
+
+@every_remedy
+def test_grad_scaler_and_closure_give_the_numbers_of_a_plain_loop(remedy, build) -> None:
+    plain, scaled, closed = (Loop(remedy, build) for _ in range(3))
+    plain.advance(range(3))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)  # a power of two: scaling rounds nothing
+    scaled.advance(
+        range(3),
+        lambda loss: scaler.scale(loss).backward(),
+        lambda: (scaler.step(scaled.optimizer), scaler.update()),
+    )
+    for number in range(3):
+
+        def closure(number: int = number) -> torch.Tensor:
+            closed.optimizer.zero_grad()
+            loss = closed.loss(number)
+            loss.backward()
+            return loss
+
+        closed.optimizer.step(closure)
+        if closed.scheduler is not None:
+            closed.scheduler.step()
+    for other in (scaled, closed):
+        for found, expected in zip(other.weights(), plain.weights(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@every_remedy
+def test_a_saved_training_resumes_exactly(remedy, build) -> None:
+    one, other = Loop(remedy, build), Loop(remedy, build)
+    one.advance(range(2))
+    other.model.load_state_dict(copy.deepcopy(one.model.state_dict()))
+    other.optimizer.load_state_dict(copy.deepcopy(one.optimizer.state_dict()))
+    if one.scheduler is not None:
+        other.scheduler.load_state_dict(copy.deepcopy(one.scheduler.state_dict()))
+    for loop in (one, other):
+        loop.advance(range(2, 4))
+    assert all(torch.equal(a, b) for a, b in zip(one.weights(), other.weights(), strict=True))
+
+
+@every_remedy
+def test_an_output_layer_of_zeros_learns(remedy, build) -> None:
+    if getattr(remedy, "card", None) is CATALOGUE["centered_updates"].card:
+        with pytest.raises(NotApplicableError, match=r"expected a signal in each layer"):
+            Loop(remedy, build, zero_output=True)
+        return
+    loop = Loop(remedy, build, zero_output=True)
+    loop.advance(range(3))
+    weights = [weight for weight in loop.weights() if weight.dim() > 1]
+    assert all(weight.isfinite().all() for weight in weights)
+    assert (weights[-1] != 0).any()
+
+
+@every_remedy
+def test_a_pass_over_nan_leaves_no_trace(remedy, build) -> None:
+    treated = remedy(build())
+    expected = output(treated)
+    model = treated.model.eval()
+    x = treated.train[0]
+    with torch.no_grad():
+        model(torch.full_like(x, torch.nan))
+        assert torch.equal(model(x), expected)
 
 
 SURGERY = {"activation", "auxiliary_loss", "dropout", "normalization", "residual"}

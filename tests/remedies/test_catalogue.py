@@ -43,6 +43,13 @@ def test_names_are_found_however_they_are_written() -> None:
         find("labl smoothing")
 
 
+@pytest.mark.parametrize(
+    "name", ["AGC", "RBM", "BatchNorm", "L2", "Xavier", "leaky ReLU", "ReZero", "FGSM", "truncated BPTT"]
+)
+def test_short_names_are_found_too(name: str) -> None:
+    assert find(name).remedy in CATALOGUE
+
+
 @pytest.fixture
 def wide(monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from steadygrad.diagnosis import diagnose
 from steadygrad.errors import NotApplicableError, UsageError
 from steadygrad.remedies import soft_cap, z_loss
+from steadygrad.remedies.logits import SoftCapped, WithZLoss
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS, TARGET = torch.randn(5, 3, generator=GENERATOR) * 40, torch.tensor([0, 1, 2, 0, 1])
@@ -25,6 +27,24 @@ def test_the_z_loss_is_the_mean_square_of_log_z_over_classes_wherever_they_lie(m
     torch.testing.assert_close(tokens(LOGITS[None], TARGET[None]), expected)
     square = LOGITS[:3].T[None]  # as many places as classes: they lie where torch's loss has them
     torch.testing.assert_close(penalized(square, TARGET[None, :3]), penalized(LOGITS[:3], TARGET[:3]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "ignored"),
+    [
+        (F.cross_entropy, -100),
+        (torch.nn.CrossEntropyLoss(ignore_index=2), 2),
+        (partial(F.cross_entropy, ignore_index=2), 2),
+        (SoftCapped(torch.nn.CrossEntropyLoss(ignore_index=-1), 1e9), -1),
+    ],
+)
+def test_the_z_loss_leaves_out_what_the_loss_ignores(loss, ignored: int) -> None:
+    penalized = WithZLoss(loss, 0.5)
+    logits, target = LOGITS.clone(), TARGET.clamp(max=1)
+    logits[3], target[3] = math.inf, ignored
+    kept = [0, 1, 2, 4]
+    torch.testing.assert_close(penalized(logits, target), penalized(logits[kept], target[kept]))
+    torch.testing.assert_close(penalized(logits.T[None], target[None]), penalized(logits[kept], target[kept]))
 
 
 def test_the_cap_bounds_logits_keeps_their_order_and_leaves_small_ones(make_setup, mlp) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,20 +53,34 @@ def adaptive_clip(
         excluded = set(state["excluded"])
         tensors = gradients.read()
         included = [i for i, position in enumerate(gradients.positions) if position not in excluded]
-        vectors = [i for i in included if gradients.parameters[i].dim() < 2]
-        smallest = _clip_vectors_(gradients, tensors, vectors, bound, eps)
-        for i in set(included).difference(vectors):
-            if tensors[i].numel():
-                smallest[i] = _clip_matrix_(tensors[i], _weight(gradients, i), bound, eps)
-        ratios = [0.0] * len(gradients)
-        for i, factor in smallest.items():
-            ratios[i] = bound / factor if factor > 0 else math.inf
-        if any(not factor >= 1 for factor in smallest.values()):
+        leasts = list(_clip_(gradients, tensors, included, bound, eps))
+        least = math.nan if any(map(math.isnan, leasts)) else min(leasts, default=math.inf)
+        if not least >= 1:
             gradients.edit()  # what it knows of them is no longer true
-        largest = max(gradients.max(ratios).tolist(), default=0.0)
+        ratio_here = bound / least if least > 0 else math.inf
+        largest = max(gradients.max([ratio_here] * len(gradients)).tolist(), default=0.0)
         return tallied(state, largest, min(1.0, bound / largest) if largest else 1.0)
 
     return GradientTransform(init, update, "adaptive_clip")
+
+
+def _clip_(gradients: Gradients, tensors: list[Tensor], where: list[int], bound: float, eps: float) -> Iterator[float]:
+    """Clip some gradients group by group; yield the smallest factor of each group, NaN if one is not finite."""
+    kinds: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
+    for i in where:
+        tensor, vector = tensors[i], gradients.parameters[i].dim() < 2
+        if vector or tensor.numel():  # norms of vectors are summed over processes, of which one may hold no entry
+            kinds.setdefault((tensor.device, tensor.dtype, vector), []).append(i)
+    for (device, _, vector), positions in kinds.items():
+        parts = [tensors[i] for i in positions]
+        weights = [_weight(gradients, i) for i in positions]
+        if vector:
+            limits, norms = (_vector_norms(gradients, positions, each) for each in (weights, parts))
+            yield _clip_units_(parts, limits, norms, bound, eps)
+        else:
+            for group in _groups(parts, weights, _BLOCK if device.type == "cpu" else math.inf):
+                limits, norms = (torch.cat([unit_norms(pair[k]) for pair in group]) for k in (1, 0))
+                yield _clip_units_([part for part, _ in group], limits, norms, bound, eps)
 
 
 def _weight(gradients: Gradients, i: int) -> Tensor:
@@ -76,70 +90,69 @@ def _weight(gradients: Gradients, i: int) -> Tensor:
     return weight if rows is None else weight[rows]
 
 
-def _clip_vectors_(
-    gradients: Gradients, tensors: list[Tensor], where: list[int], bound: float, eps: float
-) -> dict[int, float]:
-    """Clip tensors that are one unit each, all at once; return their factors, NaN if they are not finite."""
-    kinds: dict[object, list[int]] = {}
-    for i in where:
-        kinds.setdefault((tensors[i].device, tensors[i].dtype), []).append(i)
-    found: dict[int, float] = {}
-    for positions in kinds.values():
-        limits = _vector_norms(gradients, {i: _weight(gradients, i) for i in positions})
-        norms = _vector_norms(gradients, {i: tensors[i] for i in positions})
-        factors = _factors(limits, norms, bound, eps)
-        found |= zip(positions, factors.tolist(), strict=True)
-        for k, i in enumerate(positions):
-            if not found[i] >= 1:
-                _multiply_units_(tensors[i], limits[k : k + 1], factors[k : k + 1])
-    return found
-
-
-def _vector_norms(gradients: Gradients, tensors: dict[int, Tensor]) -> Tensor:
+def _vector_norms(gradients: Gradients, positions: list[int], vectors: list[Tensor]) -> Tensor:
     """Return the norm of each vector, over all processes. Shape ``(vectors,)``."""
-    dtype = torch.float32 if next(iter(tensors.values())).dtype in HALF else None
-    norms = torch.stack(torch._foreach_norm(list(tensors.values()), 2, dtype))
+    dtype = torch.float32 if vectors[0].dtype in HALF else None
+    norms = torch.stack(torch._foreach_norm(vectors, 2, dtype))
     if gradients.sharded:
         squares = [0.0] * len(gradients)
-        for i, norm in zip(tensors, norms.tolist(), strict=True):
+        for i, norm in zip(positions, norms.tolist(), strict=True):
             squares[i] = norm * norm
-        norms = gradients.sum(squares).sqrt()[list(tensors)].to(norms)
+        norms = gradients.sum(squares).sqrt()[positions].to(norms)
     return norms
 
 
-def _clip_matrix_(gradient: Tensor, weight: Tensor, bound: float, eps: float) -> float:
-    """Clip each unit, block by block while that lies in the cache; return the smallest factor, NaN if not finite."""
-    units = max(1, _BLOCK // gradient[0].numel())
-    leasts = []
-    for part, weights in zip(gradient.split(units), weight.split(units), strict=True):
-        limits = unit_norms(weights)
-        factors = _factors(limits, unit_norms(part), bound, eps)
-        least = factors.min().item()
-        leasts.append(least)
-        if not least >= 1:
-            _multiply_units_(part, limits, factors)
-    return math.nan if any(map(math.isnan, leasts)) else min(leasts)
+def _groups(parts: list[Tensor], weights: list[Tensor], block: float) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yield gradients with their weights, cut between units, in groups of up to ``block`` entries each."""
+    group: list[tuple[Tensor, Tensor]] = []
+    size = 0
+    for part, weight in zip(parts, weights, strict=True):
+        units = len(part) if part.numel() <= block else max(1, int(block) // part[0].numel())
+        for pair in zip(part.split(units), weight.split(units), strict=True):
+            if group and size + pair[0].numel() > block:
+                yield group
+                group, size = [], 0
+            group.append(pair)
+            size += pair[0].numel()
+    if group:
+        yield group
 
 
-def _factors(limits: Tensor, norms: Tensor, bound: float, eps: float) -> Tensor:
-    """Make limits of the weights' norms in place, and return what brings each gradient norm to its limit."""
-    limits.clamp_(min=eps).mul_(bound)
-    return limits / norms.clamp_(min=_LEAST_GRADIENT_NORM)
+def _clip_units_(parts: list[Tensor], limits: Tensor, norms: Tensor, bound: float, eps: float) -> float:
+    """Clip the units of some gradients; return the smallest factor, NaN if a unit is not finite.
 
-
-def _multiply_units_(tensor: Tensor, limits: Tensor, factors: Tensor) -> None:
-    """Multiply each unit by its factor if that is below 1.
-
-    Factors that are 0 or NaN, because squares overflow or an entry is not finite, are found again from scaled entries.
+    Args:
+        parts: Gradients, each of several units or a vector that is one; ``units`` in all.
+        limits: Norms of the units' weights, of shape ``(units,)``; made their limits.
+        norms: Norms of the units, of shape ``(units,)``.
+        bound: Largest ratio of gradient norm to weight norm.
+        eps: Least norm that a unit's weights count with.
     """
-    units = tensor if tensor.dim() > 1 else tensor.unsqueeze(0)
-    shape = (-1, *[1] * (units.dim() - 1))
+    limits.clamp_(min=eps).mul_(bound)
+    factors = limits / norms.clamp_(min=_LEAST_GRADIENT_NORM)
+    least = factors.min().item()
+    if not least >= 1:
+        counts = [len(part) if part.dim() > 1 else 1 for part in parts]
+        usual = factors.clamp(max=1.0)
+        if not least > 0:  # squares overflow, or an entry is not finite
+            usual.masked_fill_(~(factors > 0), 1.0)
+        for part, factor in zip(parts, usual.split(counts), strict=True):
+            part.mul_(factor.view(-1, *[1] * (part.dim() - 1)))
+        if not least > 0:
+            for part, factor, limit in zip(parts, factors.split(counts), limits.split(counts), strict=True):
+                _multiply_overflowing_(part, limit, factor)
+    return least
+
+
+def _multiply_overflowing_(part: Tensor, limits: Tensor, factors: Tensor) -> None:
+    """Multiply units whose factor is 0 because squares overflow by the one that scaled entries give."""
+    units = part if part.dim() > 1 else part.unsqueeze(0)
     failed = ~(factors > 0)
-    units.mul_(factors.clamp(max=1.0).masked_fill(failed, 1.0).view(shape))
     if failed.any():
         wide = units[failed].flatten(1).double()
         peaks = wide.abs().amax(1)
         norms = peaks * torch.linalg.vector_norm(wide / peaks.unsqueeze(1), dim=1)
-        # Twice by the root, because the factor may vanish in float32.
-        roots = torch.where(norms.isfinite(), (limits[failed] / norms).clamp(max=1.0), 1.0).sqrt().view(shape)
+        # Twice by the root, because the factor may vanish in float32. A unit that is not finite is left alone.
+        roots = torch.where(norms.isfinite(), (limits[failed] / norms).clamp(max=1.0), 1.0).sqrt()
+        roots = roots.view(-1, *[1] * (units.dim() - 1))
         units[failed] = units[failed].mul_(roots).mul_(roots)

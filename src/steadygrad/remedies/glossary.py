@@ -24,6 +24,17 @@ class Term:
 
 GLOSSARY: tuple[Term, ...] = (
     # Gradients
+    Term("clip by norm", "clip_by_global_norm"),
+    Term("AGC", "adaptive_clip"),
+    Term("adaptive gradient clipping", "adaptive_clip"),
+    Term("AutoClip", "clip_by_quantile"),
+    Term("ZClip", "clip_by_zscore"),
+    Term("AdaGC", "clip_by_running_norm"),
+    Term("SPAM", "clip_spikes", "Its clip; its momentum reset is not here."),
+    Term("gradient centralization", "centralize_gradients"),
+    Term("accumulated clipping", "clip_by_global_norm", "By the norm over all gradients."),
+    Term("projection", "project_gradients"),
+    Term("dynamic threshold", "clip_by_global_norm", "Thresholds may be schedules, decaying with the steps."),
     Term(
         "gradient clipping",
         "clip_by_global_norm",
@@ -51,6 +62,11 @@ GLOSSARY: tuple[Term, ...] = (
     Term("gradient normalization", "normalize_gradients"),
     Term("gradient noise", "gradient_noise"),
     # Weights
+    Term("regularization", "weight_decay", "Or l2_penalty, l1_penalty, dropout. None of them treats gradients."),
+    Term("L1", "l1_penalty"),
+    Term("L2", "l2_penalty"),
+    Term("spectral normalization", "spectral_norm"),
+    Term("weight normalization", "weight_norm"),
     Term("weight constraints", "max_norm", "A constraint bounds weights. L1 and L2, often called so, are penalties."),
     Term("limit on weights", "max_norm"),
     Term(
@@ -67,6 +83,17 @@ GLOSSARY: tuple[Term, ...] = (
         "Multiplying all weights by 0.99 is decay, not gradient clipping.",
     ),
     # Initialization
+    Term("weight initialization", "initialization"),
+    Term("Xavier", "initialization", "initialization(method='xavier')"),
+    Term("He", "initialization", "initialization(method='he')"),
+    Term("LSUV", "initialization", "initialization(method='lsuv')"),
+    Term("LeCun initialization", "initialization", "initialization(method='lecun')"),
+    Term("delta-orthogonal initialization", "initialization", "initialization(method='delta_orthogonal')"),
+    Term("looks-linear initialization", "initialization", "initialization(method='looks_linear')"),
+    Term("zero-init residual", "initialization", "initialization(method='zero_residual')"),
+    Term("identity-recurrent network", "initialization", "initialization(method='identity_recurrent')"),
+    Term("forget-gate bias", "initialization", "initialization(method='forget_bias')"),
+    Term("chrono initialization", "initialization", "initialization(method='chrono')"),
     Term(
         "small random initialization",
         "initialization",
@@ -84,6 +111,22 @@ GLOSSARY: tuple[Term, ...] = (
     Term("Kaiming initialization", "initialization", "initialization(method='he')"),
     Term("orthogonal initialization", "initialization", "initialization(method='orthogonal')"),
     # Architecture
+    Term("leaky ReLU", "activation", "activation(to='leaky_relu')"),
+    Term("PReLU", "activation", "activation(to='prelu')"),
+    Term("ELU", "activation", "activation(to='elu')"),
+    Term("SELU", "activation", "activation(to='selu')"),
+    Term("GELU", "activation", "activation(to='gelu')"),
+    Term("Mish", "activation", "activation(to='mish')"),
+    Term("hard swish", "activation", "activation(to='hardswish')"),
+    Term(
+        "BatchNorm", "normalization", "normalization(kind='batch'). It makes gradients explode in deep plain networks."
+    ),
+    Term("layer normalization", "normalization", "normalization(kind='layer')"),
+    Term("group normalization", "normalization", "normalization(kind='group')"),
+    Term("RMSNorm", "normalization", "normalization(kind='rms')"),
+    Term("ReZero", "residual", "residual(kind='rezero')"),
+    Term("LayerScale", "residual", "residual(kind='layerscale')"),
+    Term("SkipInit", "residual", "residual(kind='skipinit')"),
     Term("ReLU", "activation", "activation(to='relu')"),
     Term("ReLU variants", "activation", "activation(to='leaky_relu'), 'elu', 'selu', 'gelu', 'silu' or 'mish'"),
     Term("ReLU6", "activation", "activation(to='relu6'). Its range is 0 to 6; it dies on both sides."),
@@ -110,12 +153,19 @@ GLOSSARY: tuple[Term, ...] = (
     Term("LSTM", "recurrent", "recurrent(kind='lstm')"),
     Term("GRU", "recurrent", "recurrent(kind='gru')"),
     # Loss and data
+    Term("FGSM", "adversarial_samples"),
+    Term("logit cap", "soft_cap"),
+    Term("standardization", "standardize_inputs", "And standardize_targets for the targets."),
+    Term("truncated BPTT", "truncated_backpropagation"),
+    Term("mini-batch SGD", "batch_size"),
     Term("label smoothing", "label_smoothing", "It is for classes, two or many, not for several labels at once."),
     Term("data augmentation", "augmentation"),
     Term("noise while training", "augmentation", "Noise on the inputs; for noise on the gradients see gradient_noise."),
     Term("adversarial samples", "adversarial_samples"),
     Term("mini-batch gradient descent", "batch_size"),
     # Optimizer
+    Term("AdamW", "optimizer", "optimizer(name='adamw')"),
+    Term("Nesterov momentum", "optimizer", "optimizer(name='nesterov')"),
     Term("smaller learning rate", "learning_rate"),
     Term("learning-rate decay", "schedule", "schedule(decay='cosine'), 'step' or 'exponential'"),
     Term("warm-up", "schedule", "schedule(warmup=0.05), a share of the steps"),
@@ -128,6 +178,13 @@ GLOSSARY: tuple[Term, ...] = (
     Term("Adadelta", "optimizer", "optimizer(name='adadelta')"),
     Term("Adam", "optimizer", "optimizer(name='adam')"),
     # Elsewhere
+    Term("DBN", "pretraining"),
+    Term("RBM", "pretraining"),
+    Term(
+        "restricted Boltzmann machine",
+        "pretraining",
+        "Or steadygrad.boltzmann, for one by itself.",
+    ),
     Term("greedy layer-wise pretraining", "pretraining"),
     Term("deep belief network", "pretraining", "Or `steadygrad dbn`, for one that is trained and sampled itself."),
     Term("contrastive divergence", "pretraining", "It is how pretraining learns each layer."),

@@ -93,14 +93,20 @@ class Gradients:
         self.skip = False
         self.parameters: list[Tensor] = []
         self._gradients: list[Tensor] = []
+        self._entries: list[Tensor] = []
         seen: set[int] = set()
         for position, parameter in enumerate(parameters):
             gradient = parameter.grad
-            if gradient is not None:
-                self.positions.append(position)
-                self.parameters.append(parameter)
-                self._gradients.append(_writable(parameter, gradient, seen))
-        self._entries = [entries(local_part(gradient)) for gradient in self._gradients]
+            if gradient is None:
+                continue
+            plain = _is_plain(gradient)
+            if id(gradient) in seen or not plain:
+                gradient = _writable(parameter, gradient, seen)
+            seen.add(id(gradient))
+            self.positions.append(position)
+            self.parameters.append(parameter)
+            self._gradients.append(gradient)
+            self._entries.append(gradient if plain else entries(local_part(gradient)))
         self._shards = Shards(self._gradients)
         self._factor = 1.0 / loss_scale
         self._factors: Tensor | None = None
@@ -228,14 +234,19 @@ class Gradients:
         return self._norms
 
 
+def _is_plain(gradient: Tensor) -> bool:
+    """Whether a gradient is its own entries and can be written, as most are; quick, for it is asked at every step."""
+    strided = type(gradient) is Tensor and gradient.layout is torch.strided
+    return strided and gradient.is_contiguous() and not gradient.is_complex()
+
+
 def _writable(parameter: Tensor, gradient: Tensor, seen: set[int]) -> Tensor:
     """Return the gradient if it can be changed in place, else an equal one that takes its place."""
-    if gradient.layout == torch.sparse_coo:
+    if gradient.layout is torch.sparse_coo:
         if not gradient.is_coalesced():
             parameter.grad = gradient = gradient.coalesce()
     elif id(gradient) in seen or (not gradient.is_contiguous() and 0 in gradient.stride()):
         parameter.grad = gradient = gradient.clone(memory_format=torch.contiguous_format)
-    seen.add(id(gradient))
     return gradient
 
 

@@ -18,11 +18,15 @@ from steadygrad.training.setup import TrainingSetup
 __all__ = ["SoftCapped", "WithZLoss", "soft_cap", "z_loss"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+_IGNORED = -100  # the default of torch's cross-entropy
 
 
 @dataclass(frozen=True, slots=True)
 class WithZLoss:
     """A loss plus ``weight * mean(log(Z)^2)``, ``Z`` the sum of the exponentials of a sample's logits.
+
+    The mean is over the samples that count: those whose target is not the ``ignore_index`` of the loss, torch's -100
+    if it names none.
 
     Attributes:
         loss: Of logits whose classes lie along dimension 1, or along the last one if only that fits the target.
@@ -37,7 +41,19 @@ class WithZLoss:
         classes_first = target.shape == output.shape[:1] + output.shape[2:]  # as torch has them
         classes_last = target.shape == output.shape[:-1] and not classes_first
         log_z = output.logsumexp(-1 if classes_last else 1)
-        return self.loss(output, target) + self.weight * log_z.square().mean()
+        counts = torch.ones_like(log_z, dtype=torch.bool)
+        if not target.is_floating_point() and target.numel() == log_z.numel():
+            counts = target.reshape(log_z.shape) != _ignored_index(self.loss)
+        squares = torch.where(counts, log_z, 0.0).square()  # what is ignored may be inf
+        return self.loss(output, target) + self.weight * squares.sum() / counts.sum().clamp(min=1)
+
+
+def _ignored_index(loss: object) -> int:
+    """Return the ``ignore_index`` of a loss module, of a ``partial``, or of what wrappers of ours hold."""
+    while hasattr(loss, "loss"):
+        loss = loss.loss
+    index: int = getattr(loss, "ignore_index", getattr(loss, "keywords", {}).get("ignore_index", _IGNORED))
+    return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,7 @@ class SoftCapped:
         hurts="Where the scale of the logits carries meaning.",
         cost="one logsumexp a step",
         not_for="Vanishing and exploding between layers: it reaches the output alone.",
-        formula="loss <- loss + w * mean(log(Z)^2), Z = sum(exp(logits))",
+        formula="loss <- loss + w * mean(log(Z)^2), Z = sum(exp(logits)), over the samples that the loss counts",
     )
 )
 def z_loss(setup: TrainingSetup, *, weight: float = 1e-4) -> TrainingSetup:

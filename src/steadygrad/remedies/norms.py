@@ -14,8 +14,7 @@ from steadygrad.signals.moments import sum_of_squares
 __all__ = ["HALF", "entries", "global_norm", "norms_of", "peaks_of", "unit_norms"]
 
 _ROW = 1 << 10  # entries; a float32 norm over so many errs by less than 1e-6, over 4e7 by 3e-3
-_SHORT = 1 << 16  # entries: what one thread reads before a second one has woken up
-_LARGE = 1 << 20  # entries: what is worth loading the compiled kernel
+_LARGE = 1 << 20  # entries: a set worth loading the compiled kernel; a tensor worth waking a second thread
 # Squares below float32's smallest normal number (1.2e-38) may be lost; beside a mean square of 1e-24 they are nothing.
 _SAFE_MEAN_SQUARE = 1e-24
 _SQUARES_FIT = (1e-140, 1e140)  # float64 squares of entries in this range neither vanish nor overflow
@@ -50,38 +49,49 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     one, which sums in float64 throughout.
     """
     norms = [0.0] * len(tensors)
-    together: dict[object, list[int]] = {}
     kernel = sum_of_squares_kernel() if sum(tensor.numel() for tensor in tensors) > _LARGE else None
-    longest = math.inf if torch.get_num_threads() == 1 else _SHORT  # the kernel has one thread, torch has all
+    threads = torch.get_num_threads()
+    longest = math.inf if threads == 1 else _LARGE // (threads - 1)  # the kernel has one thread, torch has all
+    others: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for i, tensor in enumerate(tensors):
-        numel = tensor.numel()
-        if not tensor.is_cpu:
-            together.setdefault((tensor.device, tensor.dtype), []).append(i)
-        elif kernel is not None and tensor.dtype is torch.float32 and numel <= longest:
-            flat = _flat(tensor)  # a name keeps a copy alive during the call
-            norms[i] = math.sqrt(kernel(flat.data_ptr(), numel))
-        elif numel > _ROW:
-            norms[i] = _checked(_long_norm(tensor), tensor)
+        if kernel is not None and tensor.dtype is torch.float32 and tensor.is_cpu and tensor.numel() <= longest:
+            dense = tensor if tensor.is_contiguous() else _flat(tensor)  # a name keeps a copy alive during the call
+            norms[i] = math.sqrt(kernel(dense.data_ptr(), tensor.numel()))
         else:
-            together.setdefault(tensor.dtype, []).append(i)
-    for where in together.values():  # one call and one transfer; accelerators sum in a tree, exactly enough
-        wide = torch.float32 if tensors[where[0]].dtype in HALF else None
-        found = torch.stack(torch._foreach_norm([tensors[i] for i in where], 2, wide))
-        for i, norm in zip(where, found.tolist(), strict=True):
+            others.setdefault((tensor.device, tensor.dtype), []).append(i)
+    for (device, dtype), where in others.items():
+        wide = torch.float32 if dtype in HALF else None
+        alike = [tensors[i] for i in where]
+        # Accelerators sum in a tree, exactly enough.
+        found = _norms_by_rows(alike, wide) if device.type == "cpu" else _short_norms(alike, wide)
+        for i, norm in zip(where, found, strict=True):
             norms[i] = _checked(norm, tensors[i])
     return norms
 
 
-def _long_norm(tensor: Tensor) -> float:
-    flat = _flat(tensor)
-    if flat.numel() <= _SHORT:
-        wide = flat.double()
-        return math.sqrt(torch.dot(wide, wide).item())
-    dtype = torch.float32 if flat.dtype in HALF else None
-    whole = flat.numel() // _ROW * _ROW
-    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1, dtype=dtype)
-    rest = torch.linalg.vector_norm(flat[whole:], dtype=dtype)
-    return math.hypot(torch.linalg.vector_norm(rows, dtype=torch.float64).item(), rest.item())
+def _norms_by_rows(tensors: list[Tensor], dtype: torch.dtype | None) -> list[float]:
+    """Return the norms of some tensors of one device and dtype, from those of rows of them."""
+    rows: dict[int, Tensor] = {}  # by the position of the tensor: the norms of its rows
+    rests: dict[int, Tensor] = {}
+    for i, tensor in enumerate(tensors):
+        numel = tensor.numel()
+        if numel > _ROW:
+            flat, whole = _flat(tensor), numel // _ROW * _ROW
+            rows[i] = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1, dtype=dtype)
+            if whole < numel:
+                rests[i] = flat[whole:]
+        else:
+            rests[i] = tensor
+    norms = [0.0] * len(tensors)
+    for parts, wide in ((rows, torch.float64), (rests, dtype)):
+        for i, norm in zip(parts, _short_norms([*parts.values()], wide), strict=True):
+            norms[i] = math.hypot(norms[i], norm)
+    return norms
+
+
+def _short_norms(tensors: list[Tensor], dtype: torch.dtype | None) -> list[float]:
+    """Return the norms of tensors of one device and dtype in one call and one transfer."""
+    return torch.stack(torch._foreach_norm(tensors, 2, dtype)).tolist() if tensors else []
 
 
 def _checked(norm: float, tensor: Tensor) -> float:
