@@ -149,7 +149,7 @@ class OptimizerTap:
     def on_grad(self, index: int, parameter: Tensor) -> None:
         """Keep the gradient that has just been accumulated."""
         try:
-            grad, buffer = parameter.grad, self.buffer
+            grad, buffer = parameter.grad, self._buffer or self.buffer
             if grad is None:  # an optimizer in the backward pass was faster
                 return
             self._written[index] = True
@@ -224,7 +224,7 @@ class OptimizerTap:
         if isinstance(self.buffer, HostBuffer):  # a closure has brought more
             arrived = self.buffer.arrived()
         weights, moved = self.buffer.compare(self.parameters)
-        used = self.buffer.sums_of([parameter.grad for parameter in self.parameters])
+        used = self.buffer.used([parameter.grad for parameter in self.parameters])
         self._send(arrived, used, weights, moved)
         matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
         if matrix is not None and isinstance(self.buffer, HostBuffer):
