@@ -247,8 +247,9 @@ class Monitor:
 
     def on_schedule(self, scheduler: LRScheduler) -> None:
         """Hear that a learning-rate scheduler is about to make a step."""
-        optimizer = scheduler.optimizer
-        if not optimizer.state and not getattr(optimizer, "_opt_called", False):
+        optimizer = innermost(scheduler.optimizer)
+        seen = any(tap.steps for tap in self._taps if tap.optimizer is optimizer)  # plain SGD keeps no state
+        if not seen and not optimizer.state and not getattr(optimizer, "_opt_called", False):
             self._early_schedules[optimizer] = self._early_schedules.get(optimizer, 0) + 1
 
     def _also(self, tap: OptimizerTap) -> list[Tensor]:
