@@ -168,6 +168,7 @@ class Monitor:
             on_step=self._on_step,
             layer_of=lambda parameter: self._places.row_of.get(id(parameter), id(parameter)),
             weighs=self._places.weighs,
+            skip_on_device=self._incidents.skips,
             steps=self._made,
         )
         tap.due, tap.blind = True, in_step
