@@ -1,26 +1,34 @@
 """What watching a training costs, as a ratio of step times; exit code 1 over the budget.
 
-One training goes on for many blocks of steps, by turns unwatched, watched, and unwatched once more as the null control,
-in random order. One training and not three, because two trainings of the same network differ by several per cent by
-where their tensors happen to lie. A block holds five looks of the default schedule and one judgement by all rules. The
-figure is the median over rounds of watched to unwatched time, less what the null control shows, with a bootstrap
-interval. Processor time of one thread. Beside it, for the same networks, what others cost at every step.
+One training goes on in pieces of ten steps, by turns unwatched, watched in each way, and unwatched once more as the
+null control, in random order. One training and not several, because two trainings of the same network differ by several
+per cent by where their tensors happen to lie; short pieces, because a machine's pace drifts. Five pieces of each turn
+make a round, which holds five looks of the default schedule and about one judgement by all rules. The figure is the
+median over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor
+time of one thread. Beside it, for the same networks, what others cost at every step.
 
-    python benchmarks/monitor.py
-    python benchmarks/monitor.py --rounds 8 --only mlp cnn --watch default
+    python benchmarks/monitor.py --models mlp --seconds 120
+    python benchmarks/monitor.py --models gpt --watch "every step" --without-numba --results costs.json
+
+With ``--results`` figures are kept in a file, beside those of other calls, and shown together as a table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import platform
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +39,10 @@ from steadygrad.monitor import Monitor
 from steadygrad.monitor.one_pass import one_pass
 
 DRAWS, SEED = 2000, 0
-BLOCK, WARM_UP = 50, 2  # steps
+PIECE, WARM_UP, PIECES = 10, 2, 5  # steps timed and not, and pieces in a round
+FEWEST = 4  # rounds
+NUMBA = ", numba"
+PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
 EVERY = {"default": 10, "every step": 1}
 BUDGETS = {
     "default": dict.fromkeys(("mlp", "deep mlp", "cnn", "gpt", "lstm"), 1.02),
@@ -123,7 +134,7 @@ def with_monitor(training: Training, every: int) -> Watch:
         before = len(monitor.history)
         with monitor:
             yield
-        assert len(monitor.history) - before >= (BLOCK + WARM_UP) // every, "the monitor did not look"
+        assert len(monitor.history) - before >= 1 + PIECE // every, "the monitor did not look"
 
     return watch
 
@@ -171,55 +182,122 @@ def with_wandb(training: Training) -> Watch:
 PEERS = {"wandb.watch": with_wandb, "TensorBoard": with_tensorboard, "detect_anomaly": with_anomaly_mode}
 
 
-def overhead(name: str, watcher: Callable[[Training], Watch], rounds: int) -> tuple[float, float, float]:
-    """Return the ratio and its 95 % bootstrap interval."""
+@dataclass(frozen=True)
+class Cost:
+    """A ratio of step times and its 95 % bootstrap interval."""
+
+    network: str
+    watched_by: str
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+    step_ms: float
+
+    @property
+    def over(self) -> bool:
+        """Whether the interval reaches beyond the budget."""
+        return self.high > BUDGETS.get(self.watched_by.removesuffix(NUMBA), {}).get(self.network, math.inf)
+
+
+def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds: float) -> list[Cost]:
+    """Measure what each way to watch one network costs, all in one training."""
     training = Training(name)
-    turns: list[Watch] = [nullcontext, watcher(training), nullcontext]
-    order = random.Random(SEED)
-    times = np.zeros((rounds + 1, 3))
-    for row in times:
-        for place in order.sample(range(3), 3):
-            with turns[place]():
-                training.run(WARM_UP)
-                row[place] = training.run(BLOCK)
-    times = times[1:]  # the first round warms up
-    draws = np.random.default_rng(SEED).integers(0, rounds, (DRAWS, rounds))
-    watched, null = 2 * times[:, 1] / (times[:, 0] + times[:, 2]), times[:, 2] / times[:, 0]
+    turns: list[Watch] = [nullcontext, *(make(training) for make in watchers.values()), nullcontext]
+    order, rows = random.Random(SEED), []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or len(rows) <= FEWEST:
+        row = np.zeros(len(turns))
+        for _ in range(PIECES):
+            for place in order.sample(range(len(turns)), len(turns)):
+                with turns[place]():
+                    training.run(WARM_UP)
+                    row[place] += training.run(PIECE)
+        rows.append(row)
+    times = np.array(rows[1:])  # the first round warms up
+    draws = np.random.default_rng(SEED).integers(0, len(times), (DRAWS, len(times)))
+    unwatched = (times[:, 0] + times[:, -1]) / 2
+    null = times[:, -1] / times[:, 0]
 
-    def figure(rows: np.ndarray) -> float:
-        # The control's drift from 1 belongs half to either unwatched block.
-        return float(np.median(watched[rows]) - (np.median(null[rows]) - 1.0) / 2)
+    def figure(watched: np.ndarray, drawn: np.ndarray) -> float:
+        # The control's drift from 1 belongs half to either unwatched turn.
+        return float(np.median(watched[drawn]) - (np.median(null[drawn]) - 1.0) / 2)
 
-    low, high = np.percentile([figure(rows) for rows in draws], [2.5, 97.5])
-    return figure(np.arange(rounds)), float(low), float(high)
+    costs = []
+    for place, watcher in enumerate(watchers, start=1):
+        watched = times[:, place] / unwatched
+        low, high = np.percentile([figure(watched, drawn) for drawn in draws], [2.5, 97.5])
+        ratio = figure(watched, np.arange(len(times)))
+        step_ms = 1e3 * float(np.median(unwatched)) / (PIECES * PIECE)
+        costs.append(Cost(name, watcher, ratio, float(low), float(high), len(times), step_ms))
+    return costs
+
+
+def installed(watchers: Iterable[str]) -> Iterator[str]:
+    """Leave out peers that are not installed."""
+    for watcher in watchers:
+        if watcher in PACKAGES and find_spec(PACKAGES[watcher]) is None:
+            print(f"{watcher}: {PACKAGES[watcher]} is not installed")
+        else:
+            yield watcher
+
+
+def merged(path: Path, costs: list[Cost]) -> list[Cost]:
+    """Put figures into the file beside those of other networks and ways, and return all of them."""
+    held = [Cost(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    fresh = {(cost.network, cost.watched_by) for cost in costs}
+    together = [cost for cost in held if (cost.network, cost.watched_by) not in fresh] + costs
+    path.write_text(json.dumps([asdict(cost) for cost in together], indent=1) + "\n")
+    return together
+
+
+def table(costs: list[Cost]) -> str:
+    """Return a Markdown table: a line a way to watch, a column a network; ``!`` marks what is over its budget."""
+    networks = [name for name in NETWORKS if any(cost.network == name for cost in costs)]
+    cells = {
+        (cost.watched_by, cost.network): f"{cost.ratio:.3f} ({cost.low:.3f} to {cost.high:.3f}){' !' * cost.over}"
+        for cost in costs
+    }
+    lines = [["watched by", *networks], ["---"] * (len(networks) + 1)]
+    lines += [
+        [way, *(cells.get((way, name), "-") for name in networks)]
+        for way in dict.fromkeys(cost.watched_by for cost in costs)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--only", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--watch", nargs="*", default=[*EVERY, *PEERS], choices=[*EVERY, *PEERS])
+    parser.add_argument("--seconds", type=float, default=120.0, help="time for a network")
     parser.add_argument("--without-numba", action="store_true", help="measure the path of pure torch")
+    parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
     options = parser.parse_args()
     if options.without_numba:
         sys.modules["numba"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {platform.machine()}, one thread, {options.rounds} rounds of {BLOCK} steps")
-    print("pure torch" if one_pass() is None else "with numba")
-    print(f"{'watched by':<16}{'network':<10}{'ratio':>8}{'95 % interval':>18}{'budget':>8}")
-    failed = False
-    for watcher in options.watch:
-        make = PEERS.get(watcher) or partial(with_monitor, every=EVERY[watcher])
-        for name in options.only:
-            try:
-                ratio, low, high = overhead(name, make, options.rounds)
-            except ImportError as error:
-                print(f"{watcher:<16}not installed: {error}")
-                break
-            budget = BUDGETS.get(watcher, {}).get(name, float("inf"))
-            failed |= high > budget
-            interval, mark = f"{low:.3f} to {high:.3f}", "  over" if high > budget else ""
-            print(f"{watcher:<16}{name:<10}{ratio:>8.3f}{interval:>18}{budget:>8.2f}{mark}", flush=True)
+    suffix = "" if one_pass() is None else NUMBA
+    watchers = {
+        watcher if watcher in PEERS else watcher + suffix: PEERS.get(watcher)
+        or partial(with_monitor, every=EVERY[watcher])
+        for watcher in installed(options.watch)
+    }
+    print(f"torch {torch.__version__}, {platform.machine()}, one thread, pieces of {PIECE} steps")
+    print(f"{'network':<10}{'watched by':<20}{'ratio':>7}{'95 % interval':>18}{'rounds':>8}{'step':>10}")
+    failed, costs = False, []
+    for name in options.models:
+        for cost in measure(name, watchers, options.seconds):
+            costs.append(cost)
+            failed |= cost.over
+            interval = f"{cost.low:.3f} to {cost.high:.3f}"
+            print(
+                f"{name:<10}{cost.watched_by:<20}{cost.ratio:>7.3f}{interval:>18}{cost.rounds:>8}"
+                f"{cost.step_ms:>7.1f} ms{'  over' * cost.over}",
+                flush=True,
+            )
+        if options.results:
+            print(table(merged(options.results, costs)), flush=True)
     return int(failed)
 
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from steadygrad.monitor import JsonLines, Monitor
+from steadygrad.records import History
 
-LOG_CAP = 4 * 2**20  # bytes; a small one, so that it is reached
-HISTORY_CAP = 64 * 2**20  # bytes
+LOG_CAP = HISTORY_CAP = 4 * 2**20  # bytes; small ones, so that they are reached long before the second fifth
 GROWTH = 8 * 2**20  # bytes that the process may grow by from the second fifth to the last, besides the history
 
 
@@ -42,7 +42,9 @@ def main() -> int:
     start = time.monotonic()
     log = JsonLines(Path(tempfile.mkdtemp()) / "log.jsonl", limit=LOG_CAP)
     used: list[tuple[int, int]] = []
-    with Monitor(model, optimizer, every=options.every, on_alarm=lambda finding: None, sinks=[log]) as monitor:
+    monitor = Monitor(model, optimizer, every=options.every, on_alarm=lambda finding: None, sinks=[log])
+    monitor.history = History(limit=HISTORY_CAP)
+    with monitor:
         for step in range(1, options.steps + 1):
             x = torch.randn(8, 16)
             optimizer.zero_grad()

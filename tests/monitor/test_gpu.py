@@ -44,6 +44,23 @@ def test_no_step_waits_for_the_device() -> None:
     assert monitor.history.steps.tolist() == list(range(6))
 
 
+def test_a_broken_step_is_left_out_without_waiting() -> None:
+    model = mlp().to("cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    x, y = (part.to("cuda") for part in batch())
+    with Monitor(model, optimizer, every=1, on_nonfinite="skip"):
+        for step in range(4):
+            before = [parameter.detach().clone() for parameter in model.parameters()]
+            if step == 2:
+                torch.cuda.set_sync_debug_mode("error")
+            optimizer.zero_grad()
+            (F.cross_entropy(model(x), y) * (float("nan") if step == 2 else 1.0)).backward()
+            optimizer.step()
+            torch.cuda.set_sync_debug_mode("default")
+            same_as_before = [torch.equal(p, kept) for p, kept in zip(model.parameters(), before, strict=True)]
+            assert all(same_as_before) if step == 2 else not any(same_as_before)
+
+
 def test_numbers_are_those_of_a_cpu() -> None:
     _, there = train_on("cuda", 1)
     _, here = train_on("cpu", 1)

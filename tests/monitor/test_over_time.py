@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from steadygrad.diagnosis import judge, judge_history
 from steadygrad.errors import MissingDependencyError
 from steadygrad.monitor import Monitor
+from steadygrad.monitor.listeners import OWN_STEP
 from steadygrad.records import Blueprint, History, Observation, Severity
 
 from .networks import batch, mlp, train
@@ -154,6 +157,34 @@ def test_float16_underflow_in_a_real_training(scale: float, expected: bool) -> N
             (1e3 * scale * F.cross_entropy(model(x.half()).float(), y)).backward()
             optimizer.step()
     assert ("SG517" in [finding.code for finding in monitor.findings]) == expected
+
+
+SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]] = {
+    "plateau": torch.optim.lr_scheduler.ReduceLROnPlateau,
+    "restarts": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 5),
+}
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_schedulers_with_a_step_of_their_own_are_heard(kind: str, early: bool) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = [owner.step for owner in OWN_STEP]
+    with Monitor(model, optimizer, every=1) as monitor:
+        scheduler = SCHEDULERS[kind](optimizer)
+        advance = partial(scheduler.step, 1.0) if kind == "plateau" else scheduler.step
+        for step in range(12):
+            x, y = batch(seed=step)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            if early:
+                advance()
+            optimizer.step()
+            if not early:
+                advance()
+    assert ("SG518" in [finding.code for finding in monitor.findings]) == early
+    assert [owner.step for owner in OWN_STEP] == before, "all is put back"
 
 
 @pytest.mark.parametrize("early", [True, False])

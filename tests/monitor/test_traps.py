@@ -85,6 +85,21 @@ def test_clipping_shows_both_norms() -> None:
     assert total(monitor, "grad_norm_used") == pytest.approx(0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("behind_the_back", [False, True])
+def test_what_is_written_to_gradients_shows_in_what_was_used(behind_the_back: bool) -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    with Monitor(model, optimizer, every=1) as monitor:
+        loss = loss_of(model)
+        truth = layer_norms(true_grads(model, loss))
+        loss.backward()
+        for parameter in model.parameters():
+            (parameter.grad.data if behind_the_back else parameter.grad).mul_(0.1)
+        optimizer.step()
+    assert shown(monitor, "grad_norm") == close(truth)
+    assert shown(monitor, "grad_norm_used") == close({name: 0.1 * norm for name, norm in truth.items()})
+
+
 def test_accumulation_shows_the_sum() -> None:
     model = mlp()
     optimizer = sgd(model)

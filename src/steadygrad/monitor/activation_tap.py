@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.monitor.hooks import make_inert
 from steadygrad.monitor.norms import exact_norm
@@ -27,6 +28,8 @@ GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnorm
 COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
 GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
+# They hand on what comes in; what they give is the layer before's, but for dropout's own zeros and scale.
+TRANSPARENT = (nn.Identity, nn.Flatten, nn.Unflatten, _DropoutNd)
 NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all
 
 
@@ -69,6 +72,7 @@ class _ForwardHook:
 class ActivationTap:
     """Statistics of the outputs of a model's layers: those with parameters of their own, and all leaf modules.
 
+    Modules that hand their input on (``Identity``, ``Flatten``, ``Dropout``) are none.
     Of several calls in one step the last one counts. Calls without recording gradients (evaluation) do not.
 
     Args:
@@ -88,7 +92,7 @@ class ActivationTap:
         for name, module in inner_model(model).named_modules():
             leaf = next(module.children(), None) is None
             if (leaf or next(module.parameters(recurse=False), None) is not None) and not isinstance(
-                module, torch.jit.ScriptModule
+                module, (torch.jit.ScriptModule, *TRANSPARENT)
             ):
                 self.names.append(plain_name(name) or kind_of(module))
                 modules.append(module)
@@ -124,7 +128,7 @@ class ActivationTap:
             if self._host is None or tensor.device.type != "cpu":
                 self._write(hook, tensor)
             else:
-                self._host[hook.row] = [*output_stats(hook.kind, tensor), NAN, NAN, NAN]
+                self._host[hook.row] = [*output_stats(hook.kind, tensor.detach()), NAN, NAN, NAN]
                 if tensor.requires_grad:
                     tensor.register_hook(lambda grad, row=hook.row: self._seen_grad(row, grad))
         except Exception as error:

@@ -11,16 +11,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from steadygrad.monitor.adam_steps import can_recover, recovered_sums
-from steadygrad.monitor.norms import exact_norm, flat, is_safe, local, norm_from, sum_of_squares
+from steadygrad.monitor.norms import entries, exact_norm, is_safe, local, norm_from, sum_of_squares
 
 __all__ = ["DeviceBuffer", "HostBuffer"]
 
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
 UNSEEN = (math.nan, 0)
+Mark = tuple[int, int]
 # In float32 rounding changes a step that is this share of the weights by 2e-6 of its norm, and smaller ones by more.
 SMALLEST = 1e-5
 PART = 2**16  # entries that lie in the cache together with a copy
+WITNESSES = 4  # small gradients that are read again to see whether something wrote to all of them
 
 
 class HostBuffer:
@@ -39,13 +41,15 @@ class HostBuffer:
         self._optimizer, self._wanted = optimizer, wanted
         self._groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
         self._arrived = [UNSEEN] * len(weights)
+        self._marks: list[Mark | None] = [None] * len(weights)
+        self._witnesses = sorted(range(len(weights)), key=lambda index: weights[index].numel())[:WITNESSES]
         self._kept: dict[int, Tensor] = {}
         self._recovered: list[bool] = []
         self._tiny: set[int] = set()  # whose last steps were too small, or not finite
 
     def write(self, index: int, grad: Tensor) -> tuple[float, int]:
         """Measure a gradient as it arrives; of several the last one counts. Return its norm and non-finite entries."""
-        self._arrived[index] = exact_norm(grad)
+        self._arrived[index], self._marks[index] = exact_norm(grad), _mark(grad)
         return self._arrived[index]
 
     def arrived(self) -> Tensor:
@@ -55,6 +59,7 @@ class HostBuffer:
     def clear(self) -> None:
         """Forget what arrived."""
         self._arrived = [UNSEEN] * len(self._arrived)
+        self._marks = [None] * len(self._marks)
 
     def keep(self, weights: Sequence[Tensor], recover: bool) -> None:
         """Copy the weights before a step; those alone, with ``recover``, that cannot be told from the optimizer."""
@@ -64,7 +69,7 @@ class HostBuffer:
         ]
         for index, weight in enumerate(weights):
             if self._wanted[index] and not self._recovered[index]:
-                values = flat(local(weight))
+                values = entries(weight)
                 kept = self._kept.get(index)
                 if kept is None or kept.shape != values.shape:
                     wide = torch.float64 if values.dtype == torch.float64 else torch.float32
@@ -82,7 +87,7 @@ class HostBuffer:
                 found = recovered_sums(self._optimizer, self._groups[id(weight)], weight)
                 sums[index] = (math.sqrt(found[0]), 0), (math.sqrt(found[1]), 0)
             else:
-                sums[index] = _difference(self._kept[index], flat(local(weight)))
+                sums[index] = _difference(self._kept[index], entries(weight))
             (before, _), (step, _) = sums[index]
             if SMALLEST * before < step < math.inf:
                 self._tiny.discard(index)
@@ -90,28 +95,48 @@ class HostBuffer:
                 self._tiny.add(index)
         return _squared([before for before, _ in sums]), _squared([step for _, step in sums])
 
-    def sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """Return the sums over any tensors."""
-        norms = [UNSEEN if tensor is None else exact_norm(tensor) for tensor in reversed(tensors)]
-        return _squared(norms[::-1])
+    def used(self, grads: Sequence[Tensor | None]) -> Tensor:
+        """Return the sums over the gradients as the optimizer used them.
+
+        One that nothing wrote to since it arrived is not read again: torch counts what is written to a tensor. What
+        is written behind its back (through ``.data``, by other ranks) shows in a few small ones.
+        """
+        norms = list(self._arrived)
+        marks = [None if grad is None else _mark(grad) for grad in grads]
+        fresh = [index for index, mark in enumerate(marks) if mark is None or mark != self._marks[index]]
+        for index in (*self._witnesses, *fresh):
+            norms[index] = _norm_or_unseen(grads[index])
+        if any(norms[index] != self._arrived[index] for index in self._witnesses):
+            norms = [_norm_or_unseen(grad) for grad in grads]
+        return _squared(norms)
 
 
 def _difference(kept: Tensor, values: Tensor) -> tuple[tuple[float, int], tuple[float, int]]:
     """Return norm and non-finite entries of what was kept, and of its difference from ``values``."""
-    scratch = torch.empty_like(kept[:PART])
     before = moved = 0.0
-    for old, new in zip(kept.split(PART), values.split(PART), strict=True):
-        step = torch.sub(old, new, out=scratch[: old.numel()])
+    whole = len(kept) <= PART
+    for old, new in [(kept, values)] if whole else zip(kept.split(PART), values.split(PART), strict=True):
+        step = old - new
         before += sum_of_squares(old)
         moved += sum_of_squares(step)
     safe = is_safe(moved, len(kept))
     return norm_from(before, kept), norm_from(moved, kept if safe else kept - values)
 
 
+def _mark(grad: Tensor) -> Mark | None:
+    """Return what changes when a gradient is replaced or written to; None if that cannot be told."""
+    plain = type(grad) is Tensor and grad.layout is torch.strided
+    return (grad.data_ptr(), grad._version) if plain else None
+
+
+def _norm_or_unseen(grad: Tensor | None) -> tuple[float, int]:
+    return UNSEEN if grad is None else exact_norm(grad)
+
+
 def _squared(norms: list[tuple[float, int]]) -> Tensor:
-    sums = torch.tensor(norms, dtype=torch.float64).reshape(-1, 2).T
-    sums[0].square_()
-    return sums
+    sums = np.array(norms, dtype=np.float64).reshape(-1, 2).T.copy()
+    np.square(sums[0], out=sums[0])
+    return torch.from_numpy(sums)
 
 
 class DeviceBuffer:
@@ -159,7 +184,7 @@ class DeviceBuffer:
 
     def keep(self, weights: Sequence[Tensor]) -> None:
         """Copy the weights before a step."""
-        self._before = self.sums_of(weights)
+        self._before = self._sums_of(weights)
 
     def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the sums over the weights before the step, and over the step."""
@@ -168,7 +193,11 @@ class DeviceBuffer:
         before, moved = (sums.masked_fill(self._unwanted, math.nan) for sums in (self._before, self.arrived()))
         return before, moved
 
-    def sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
+    def used(self, grads: Sequence[Tensor | None]) -> Tensor:
+        """Return the sums over the gradients as the optimizer used them."""
+        return self._sums_of(grads)
+
+    def _sums_of(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Return the sums over tensors of the right shapes; 0 for any other."""
         for view, tensor in zip(self._views, tensors, strict=True):
             part = None if tensor is None else local(tensor)

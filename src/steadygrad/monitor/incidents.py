@@ -43,6 +43,11 @@ class Incidents:
         self._action, self._capsules, self._alarms, self._watch = on_nonfinite, capsules, alarms, watch
         self._count = 0
 
+    @property
+    def skips(self) -> bool:
+        """Whether a step with a gradient that is not finite is left out."""
+        return self._action == "skip"
+
     def agree(self, tap: OptimizerTap, broken: bool) -> bool:
         """Return whether a gradient is not finite on any rank, where ranks have to do the same.
 
@@ -50,8 +55,7 @@ class Incidents:
         """
         ranks = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         same = self._action != "continue" or group_of(tap.parameters) is not None
-        on_host = bool(tap.parameters) and tap.parameters[0].device.type == "cpu"  # elsewhere nothing is checked
-        if not (ranks and same and on_host):
+        if not (ranks and same and tap.on_host):  # elsewhere nothing is checked
             return broken
         flag = torch.tensor(float(broken))
         dist.all_reduce(flag, dist.ReduceOp.MAX)

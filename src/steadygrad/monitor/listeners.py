@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, ReduceLROnPlateau
 
 __all__ = ["Listener", "listen", "unlisten"]
 
@@ -35,18 +35,19 @@ class Listener(Protocol):
         """Before a learning-rate scheduler makes a step; not at its first, which it makes itself when it is built."""
 
 
+# Those that do not go through the base class's step.
+OWN_STEP = (ReduceLROnPlateau, CosineAnnealingWarmRestarts)
 _listeners: list[Listener] = []
-_originals: dict[str, Callable[..., Any]] = {}
+_originals: list[tuple[Any, str, Callable[..., Any]]] = []
 
 
 def listen(listener: Listener) -> None:
     """Tell ``listener`` from now on."""
     if not _listeners:
-        _originals["backward"], _originals["step"] = torch.autograd.backward, GradScaler.step
-        _originals["schedule"] = LRScheduler.step
-        torch.autograd.backward = _wrapped_backward(torch.autograd.backward)
-        GradScaler.step = _wrapped_step(GradScaler.step)  # type: ignore[method-assign]
-        LRScheduler.step = _wrapped_schedule(LRScheduler.step)  # type: ignore[method-assign]
+        _wrap(torch.autograd, "backward", _wrapped_backward)
+        _wrap(GradScaler, "step", _wrapped_step)
+        for kind in (LRScheduler, *OWN_STEP):
+            _wrap(kind, "step", _wrapped_schedule)
     _listeners.append(listener)
 
 
@@ -56,9 +57,15 @@ def unlisten(listener: Listener) -> None:
         return
     _listeners.remove(listener)
     if not _listeners:
-        torch.autograd.backward = _originals["backward"]
-        GradScaler.step = _originals["step"]  # type: ignore[method-assign]
-        LRScheduler.step = _originals["schedule"]  # type: ignore[method-assign]
+        while _originals:
+            owner, name, original = _originals.pop()
+            setattr(owner, name, original)
+
+
+def _wrap(owner: Any, name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = getattr(owner, name)
+    _originals.append((owner, name, original))
+    setattr(owner, name, wrapped(original))
 
 
 def _wrapped_backward(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +95,7 @@ def _wrapped_step(original: Callable[..., Any]) -> Callable[..., Any]:
 def _wrapped_schedule(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def step(self: LRScheduler, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "_step_count", 0):
+        if not self._is_initial:
             for listener in tuple(_listeners):
                 listener.on_schedule(self)
         return original(self, *args, **kwargs)

@@ -15,6 +15,7 @@ from steadygrad.records.history import LAYER_STATISTICS
 
 __all__ = ["Look", "Places", "Slots"]
 
+SUMMED = ("arrived", "used", "nonfinite", "weights", "moved")
 PLACE = {name: place for place, name in enumerate(LAYER_STATISTICS)}
 OUTPUT_PLACES = np.array([PLACE[name] for name in COLUMNS])
 GRADS = [COLUMNS.index("output_grad_rms")]
@@ -84,7 +85,7 @@ class Look:
     values: np.ndarray
     totals: dict[str, float] = field(default_factory=dict)
     reported: set[int] = field(default_factory=set)
-    _sums: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _sums: np.ndarray = field(default_factory=lambda: np.zeros((2, len(SUMMED), 0)))
 
     @classmethod
     def empty(cls, step: int, layers: int) -> Look:
@@ -96,11 +97,8 @@ class Look:
         scale = 1.0 if math.isnan(read.scale) else read.scale
         arrived = read.arrived / scale**2
         moved = np.where(np.isnan(read.used), np.nan, read.moved)  # no gradient, no step
-        self._add("arrived", arrived, slots)
-        self._add("used", read.used, slots)
-        self._add("nonfinite", np.where(np.isnan(arrived), np.nan, read.nonfinite), slots)
-        self._add("weights", read.weights, slots)
-        self._add("moved", moved, slots)
+        nonfinite = np.where(np.isnan(arrived), np.nan, read.nonfinite)
+        self._add(np.stack([arrived, read.used, nonfinite, read.weights, moved]), slots)
         for name, squares in (("grad_norm", arrived), ("grad_norm_used", read.used)):
             if not np.isnan(squares).all():
                 self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(np.nansum(squares)))
@@ -138,10 +136,9 @@ class Look:
 
     def finish(self) -> None:
         """Turn the sums over parameters into numbers of layers."""
-        sums = {name: np.where(count > 0, total, np.nan) for name, (total, count) in self._sums.items()}
-        if not sums:
-            return
-        sizes = {name: np.maximum(count, 1) for name, (_, count) in self._sums.items()}
+        totals, entries = self._sums
+        sums = dict(zip(SUMMED, np.where(entries > 0, totals, np.nan), strict=True))
+        sizes = dict(zip(SUMMED, np.maximum(entries, 1), strict=True))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(sums["weights"] > 0, np.sqrt(sums["moved"] / sums["weights"]), np.nan)
         for name, column in {
@@ -155,13 +152,15 @@ class Look:
         }.items():
             self.values[: len(column), PLACE[name]] = column
 
-    def _add(self, name: str, values: np.ndarray, slots: Slots) -> None:
-        """Add values of parameters to the sums of their layers, NaN ones left out; count the entries they have."""
-        seen, layers, rows, sizes = ~np.isnan(values), len(self.values), slots.rows, slots.sizes
-        total = np.bincount(rows[seen], weights=values[seen], minlength=layers).astype(float)
-        entries = np.bincount(rows[seen], weights=sizes[seen], minlength=layers).astype(float)
-        if name in self._sums:
-            old, count = self._sums[name]
-            total[: len(old)] += old
-            entries[: len(count)] += count
-        self._sums[name] = (total, entries)
+    def _add(self, values: np.ndarray, slots: Slots) -> None:
+        """Add what is ``SUMMED`` of parameters to the sums of their layers, NaN left out; count their entries."""
+        seen, layers, kinds = ~np.isnan(values), len(self.values), len(SUMMED)
+        bins = (slots.rows + layers * np.arange(kinds)[:, None])[seen]
+        sums = np.stack(
+            [
+                np.bincount(bins, weights=weights[seen], minlength=kinds * layers).reshape(kinds, layers)
+                for weights in (values, np.broadcast_to(slots.sizes, values.shape))
+            ]
+        )
+        sums[:, :, : self._sums.shape[2]] += self._sums
+        self._sums = sums

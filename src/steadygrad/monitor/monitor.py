@@ -168,6 +168,7 @@ class Monitor:
             on_step=self._on_step,
             layer_of=lambda parameter: self._places.row_of.get(id(parameter), id(parameter)),
             weighs=self._places.weighs,
+            skip_on_device=self._incidents.skips,
             steps=self._made,
         )
         tap.due, tap.blind = True, in_step
@@ -247,8 +248,9 @@ class Monitor:
 
     def on_schedule(self, scheduler: LRScheduler) -> None:
         """Hear that a learning-rate scheduler is about to make a step."""
-        optimizer = scheduler.optimizer
-        if not optimizer.state and not getattr(optimizer, "_opt_called", False):
+        optimizer = innermost(scheduler.optimizer)
+        seen = any(tap.steps for tap in self._taps if tap.optimizer is optimizer)  # plain SGD keeps no state
+        if not seen and not optimizer.state and not getattr(optimizer, "_opt_called", False):
             self._early_schedules[optimizer] = self._early_schedules.get(optimizer, 0) + 1
 
     def _also(self, tap: OptimizerTap) -> list[Tensor]:

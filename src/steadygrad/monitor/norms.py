@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["exact_norm", "flat", "is_safe", "local", "norm_from", "sum_of_squares"]
+__all__ = ["entries", "exact_norm", "flat", "is_safe", "local", "norm_from", "sum_of_squares"]
 
 # A dot product adds into dozens of float32 sums at once: over this length its relative error stays near 1e-6.
 STRETCH = 2**18
@@ -35,6 +35,14 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1)
 
 
+def entries(tensor: Tensor) -> Tensor:
+    """Return all entries of a tensor that lie here, flat, in its dtype."""
+    tensor = tensor.detach()
+    if type(tensor) is Tensor and tensor.dtype is torch.float32 and tensor.layout is torch.strided:
+        return tensor.view(-1) if tensor.is_contiguous() else flat(tensor)
+    return flat(local(tensor))
+
+
 def sum_of_squares(values: Tensor) -> float:
     """Return the sum of squares of flat float32 or float64 values, added by dot products; nan or inf if one is."""
     if values.numel() <= STRETCH:
@@ -44,7 +52,7 @@ def sum_of_squares(values: Tensor) -> float:
 
 def exact_norm(tensor: Tensor) -> tuple[float, int]:
     """Return the L2 norm of a tensor's finite entries, and how many are not finite. Waits for a GPU."""
-    values = flat(local(tensor))
+    values = entries(tensor)
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
     return norm_from(sum_of_squares(values), values)
@@ -52,7 +60,7 @@ def exact_norm(tensor: Tensor) -> tuple[float, int]:
 
 def norm_from(squares: float, values: Tensor) -> tuple[float, int]:
     """Return the norm of flat values whose squares sum up to ``squares`` in float32, read anew where that is unsafe."""
-    if is_safe(squares, values.numel()):
+    if SAFE_SQUARE * values.numel() < squares < math.inf:
         return math.sqrt(squares), 0
     finite = values.isfinite()
     exact = values[finite].double()

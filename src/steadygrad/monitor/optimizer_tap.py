@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
+from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
 from steadygrad.monitor.norms import exact_norm, flat, local, sum_of_squares
 from steadygrad.monitor.sharded import sum_over_shards
@@ -59,6 +60,7 @@ class OptimizerTap:
         on_fault: Gets an exception of this tap; nothing of it reaches the training.
         layer_of: Tells which layer a parameter belongs to.
         weighs: Tells whether a parameter counts in the weights and steps of its layer.
+        skip_on_device: Whether a step with a gradient that is not finite is left out where nothing may wait for it.
         parameters: What is watched of it, in the order of the entries of a read.
         due: Whether the coming step is looked at.
         steps: Steps made (or skipped by a loss scaler) since the tap was attached.
@@ -76,6 +78,7 @@ class OptimizerTap:
     on_step: Callable[[OptimizerTap], None]
     layer_of: Callable[[Tensor], Any]
     weighs: Callable[[Tensor], bool]
+    skip_on_device: bool = False
     parameters: list[Tensor] = field(default_factory=list)
     due: bool = False
     steps: int = 0
@@ -91,7 +94,7 @@ class OptimizerTap:
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
         self._bad = 0  # non-finite entries among the gradients that arrived
-        self._in_step = self._stepped = False
+        self._in_step = self._stepped = self._flagged = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self.fresh = self.stale = False
         self._last_weights: tuple[Tensor, float] | None = None
@@ -142,6 +145,7 @@ class OptimizerTap:
     def detach(self) -> None:
         """Take all hooks away."""
         self.due = False
+        self._unflag()
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -149,7 +153,7 @@ class OptimizerTap:
     def on_grad(self, index: int, parameter: Tensor) -> None:
         """Keep the gradient that has just been accumulated."""
         try:
-            grad, buffer = parameter.grad, self.buffer
+            grad, buffer = parameter.grad, self._buffer or self.buffer
             if grad is None:  # an optimizer in the backward pass was faster
                 return
             self._written[index] = True
@@ -174,6 +178,11 @@ class OptimizerTap:
                 self._buffer = DeviceBuffer(self.parameters, wanted)
         return self._buffer
 
+    @property
+    def on_host(self) -> bool:
+        """Whether what is watched lies on a CPU, where a number may be waited for."""
+        return bool(self.parameters) and self.parameters[0].device.type == "cpu"
+
     def skipped(self) -> None:
         """Note that a loss scaler did not call the optimizer's step because of an overflow."""
         if self.due:
@@ -197,6 +206,8 @@ class OptimizerTap:
                 self._compare_weights()
             if self.due:
                 self._look_before()
+            if self.skip_on_device and self.scale is None and not self.on_host:
+                self._flagged = flag_step(self.optimizer)
             here = self.scale is None and self._is_broken()
             anywhere = self.agree(self, here)
         except Exception as error:
@@ -214,6 +225,7 @@ class OptimizerTap:
 
     def _after(self, *_: Any) -> None:
         try:
+            self._unflag()
             if self.due and self._arrived is not None:
                 self._look_after(self._arrived)
             self._finish()
@@ -224,7 +236,7 @@ class OptimizerTap:
         if isinstance(self.buffer, HostBuffer):  # a closure has brought more
             arrived = self.buffer.arrived()
         weights, moved = self.buffer.compare(self.parameters)
-        used = self.buffer.sums_of([parameter.grad for parameter in self.parameters])
+        used = self.buffer.used([parameter.grad for parameter in self.parameters])
         self._send(arrived, used, weights, moved)
         matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
         if matrix is not None and isinstance(self.buffer, HostBuffer):
@@ -278,10 +290,15 @@ class OptimizerTap:
         self.steps += 1
         self.on_step(self)
 
+    def _unflag(self) -> None:
+        if self._flagged:
+            self._flagged = False
+            unflag_step(self.optimizer)
+
     def _is_broken(self) -> bool:
         """Whether a gradient is not finite: of all parameters in a look, else of the sentinels."""
-        if not self.parameters or self.parameters[0].device.type != "cpu":
-            return False  # a GPU would have to be waited for
+        if not self.on_host:
+            return False
         if self._arrived is not None and all(self._written):
             return self._bad > 0
         if self._sentinels is None:

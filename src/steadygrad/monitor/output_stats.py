@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -36,6 +37,16 @@ SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends
 PART = 2**16  # entries that lie in the cache together with a copy
 # Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
 DROWNED = 1e-3
+
+
+class _Scratch(threading.local):
+    """Room that stays in the cache; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.room = {dtype: torch.empty(PART, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+
+
+_scratch = _Scratch()
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,8 @@ class Sums:
     outside: float = NAN
 
 
-@torch.no_grad()
 def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
-    """Return the statistics of an output on a CPU, in the order of ``COLUMNS``."""
+    """Return the statistics of a detached output on a CPU, in the order of ``COLUMNS``."""
     size = output.numel()
     if output.dim() < 2 or output.dtype not in (torch.float32, torch.float64):
         return _careful(kind, output)
@@ -131,7 +141,7 @@ def _compiled_sums(kind: OutputKind, output: Tensor, compiled: OnePass) -> Sums:
     columns = torch.empty(output.shape[1:])
     low, high = kind.bounds or (-math.inf, math.inf)
     squares, deviation, peak, nonzero, outside = compiled.output_sums(
-        output.detach().view(-1).numpy(), len(output), np.float32(low), np.float32(high), columns.view(-1).numpy()
+        output.view(-1).numpy(), len(output), np.float32(low), np.float32(high), columns.view(-1).numpy()
     )
     return Sums(
         squares, max(deviation, 0.0), columns, peak, nonzero if kind.activates else NAN, outside if kind.bounds else NAN
@@ -147,10 +157,10 @@ def _shifted_deviation(output: Tensor) -> float:
 
 def _count(condition: Callable[..., Tensor], values: Tensor, bound: float) -> float:
     """Count entries, as 1.0 and 0.0 in the dtype of the values: many times faster than through booleans."""
+    room = _scratch.room[values.dtype]
     if values.numel() <= PART:
-        return condition(values, bound, out=torch.empty_like(values)).sum().item()
-    scratch = torch.empty_like(values[:PART])
-    return sum(condition(part, bound, out=scratch[: part.numel()]).sum().item() for part in values.split(PART))
+        return condition(values, bound, out=room[: values.numel()]).sum().item()
+    return sum(condition(part, bound, out=room[: part.numel()]).sum().item() for part in values.split(PART))
 
 
 def _dead(columns: Tensor) -> float:
