@@ -227,6 +227,9 @@ def test_early_stopping_watches_the_free_energy_gap() -> None:
     rbm = small(**settings, early_stopping=True, validation_fraction=0.3).fit(X[:60])
     assert rbm.epochs_ < 300
     assert rbm.history_[-1]["free_energy_gap"] > rbm.history_[0]["free_energy_gap"]
+    assert max(record["pseudo_log_likelihood"] for record in rbm.history_) > rbm.history_[0]["pseudo_log_likelihood"]
+    stopped = rbm.epochs_
+    assert rbm.set_params(warm_start=True).fit(X[:60]).epochs_ == stopped  # nothing new was learned
 
 
 def test_callbacks_see_every_epoch_and_can_save(tmp_path: Path) -> None:

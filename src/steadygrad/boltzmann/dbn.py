@@ -129,12 +129,14 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             rbm = clone(self._template())
             seed = (self._seed + _LAYER_SEEDS * number) % 2**31
             rbm.set_params(n_components=int(self.hidden_layer_sizes[number]), random_state=seed)
-            if self.verbose:
-                rbm.set_params(verbose=True)
             if number:
                 rbm.set_params(visible="bernoulli" if rbm.hidden == "bernoulli" else "gaussian")
             self.rbms_.append(rbm)
-        return self.rbms_[number].set_params(warm_start=True, n_epochs=self._template().n_epochs)
+        template = self._template()
+        shown = self.verbose or template.verbose
+        return self.rbms_[number].set_params(
+            warm_start=True, n_epochs=template.n_epochs, callbacks=template.callbacks, verbose=shown
+        )
 
     def _template(self) -> RBM:
         return self.rbm if self.rbm is not None else default_layer(self._rows)
@@ -274,7 +276,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         stack = getattr(self, "stack_", None)  # there is none before all layers have begun
         tensors = {} if stack is None else {f"stack.{name}": value for name, value in stack.parameters.items()}
         layers = []
-        for number, rbm in enumerate(self.rbms_):
+        for number, rbm in enumerate(rbm for rbm in self.rbms_ if hasattr(rbm, "machine_")):
             inside, about = rbm._content()
             tensors |= {f"rbm.{number}.{name}": value for name, value in inside.items()}
             layers.append(about)

@@ -20,10 +20,11 @@ from steadygrad.boltzmann.estimator import Callback, draw_seed, progress, whole
 from steadygrad.boltzmann.gibbs import CD, PCD, Chains, Tempering, gibbs
 from steadygrad.boltzmann.layers import Spec, check_range, new_machine, resolve, start_visible, units
 from steadygrad.boltzmann.learning import Learner, Rules, Schedule, activity, value_at
-from steadygrad.boltzmann.likelihood import LogZ
+from steadygrad.boltzmann.likelihood import LogZ, pseudo_log_likelihood
 from steadygrad.boltzmann.precision import resolve_device, resolve_precision
 from steadygrad.boltzmann.scoring import Scored
 from steadygrad.boltzmann.sources import ArraySource, Moments, Source, moments_of
+from steadygrad.boltzmann.units import Bernoulli
 from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import SetupError, UsageError
 from steadygrad.records import Finding
@@ -34,6 +35,7 @@ METHODS = ("cd", "pcd", "pt")
 _FIRST_RATE = 0.1
 _STREAM_RATE = 0.05
 _RECENT = 10  # batches whose hidden units are looked at after an epoch
+_TURNED = 100  # held-out rows whose pseudo-likelihood is taken after an epoch
 _EPOCH_SEEDS = 7919  # apart, so that epochs of neighboring seeds do not share an order
 
 
@@ -76,8 +78,9 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         machine_: The model: weights of shape ``(features, n_components)``, visible and hidden units.
         epochs_: Complete epochs; an interrupted ``fit`` keeps the last one.
         history_: One record an epoch: learning rate, update-to-weight ratio of the last step, activity of the hidden
-            units in the last ten batches, free-energy gap with ``early_stopping``. Reconstruction error is not among
-            them: it is not what learning minimizes.
+            units in the last ten batches; with ``early_stopping`` the free-energy gap and, of Bernoulli units, the
+            mean pseudo-log-likelihood of 100 held-out rows. Reconstruction error is not among them: it is not what
+            learning minimizes.
         findings_: What is wrong with the learning so far (rules SG901 to SG905), judged from ``history_``.
         n_features_in_: Features seen in ``fit``.
 
@@ -231,25 +234,21 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     def _train(self, source: Source, held: tuple[ArraySource, ArraySource] | None) -> None:
         learner = self._learner()
         rates: Schedule = {0: _FIRST_RATE, self.n_epochs: 0.0} if self.learning_rate is None else self.learning_rate
-        lowest, above = math.inf, 0
         with progress("RBM", self.n_epochs, self.verbose) as tell:
             for epoch in range(self.epochs_, self.n_epochs):
+                if held is not None and self._gap_has_grown():
+                    break
                 rate = value_at(rates, epoch)
                 seed = self._seed + _EPOCH_SEEDS * (epoch + 1)
                 record = self._pass(learner, source, rate, value_at(self.momentum, epoch), seed)
                 self._keep(learner)
                 self.epochs_ = epoch + 1
                 if held is not None:
-                    gap, error = self._gap(*held)
-                    lowest = min(lowest, gap)
-                    above = above + 1 if gap > lowest + 2 * error else 0
-                    record |= {"free_energy_gap": gap, "free_energy_gap_error": error}
+                    record |= self._held_out(*held)
                 self.history_.append({"epoch": epoch + 1, **record})
                 tell(epoch + 1)
                 for callback in self.callbacks or ():
                     callback(self, self.history_[-1])
-                if above >= self.patience:
-                    break
 
     def _pass(
         self, learner: Learner, source: Source, rate: float, momentum: float, seed: int | None
@@ -273,15 +272,27 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         self.machine_ = learner.machine.to()
         self._log_z = None
 
-    def _gap(self, seen: ArraySource, held: ArraySource) -> tuple[float, float]:
-        """Return the free-energy gap and its standard error; as many training rows as held-out ones are read."""
+    def _gap_has_grown(self) -> bool:
+        lowest, above = math.inf, 0
+        for record in self.history_:
+            gap = record.get("free_energy_gap", math.inf)  # epochs before early stopping was asked for have none
+            lowest = min(lowest, gap)
+            above = above + 1 if gap > lowest + 2 * record.get("free_energy_gap_error", 0.0) else 0
+        return above >= self.patience
+
+    def _held_out(self, seen: ArraySource, held: ArraySource) -> dict[str, float]:
+        """Return what the held-out rows say; as many training rows are read, and few rows where each unit is turned."""
         alike = ArraySource(seen.array, seen.rows[: len(held)] if seen.rows is not None else None)
         values = []
         for source in (held, alike):
             free = [self.machine_.free_energy(batch.to(self._device)) for batch in source.batches(1024)]
             values.append(torch.cat(free).double())
-        errors = sum(float(value.var(correction=0)) / len(value) for value in values)
-        return float(values[0].mean() - values[1].mean()), math.sqrt(errors)
+        variance = sum(float(value.var(correction=0)) / len(value) for value in values)
+        found = {"free_energy_gap": float(values[0].mean() - values[1].mean()), "free_energy_gap_error": variance**0.5}
+        if isinstance(self.machine_.visible, Bernoulli):
+            few = next(held.batches(_TURNED)).to(self._device)
+            found["pseudo_log_likelihood"] = float(pseudo_log_likelihood(self.machine_, few).mean())
+        return found
 
     @property
     def _device(self) -> torch.device:

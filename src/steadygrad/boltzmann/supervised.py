@@ -104,7 +104,8 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             self._learn_targets(source, targets)
         encoded = self._encode_targets(targets)
         if not hasattr(self, "network_"):
-            self.dbn_.set_params(warm_start=True).fit(X if encoded is None else source.array)
+            self.dbn_.set_params(warm_start=True, rbm=self.rbm, verbose=self.verbose)
+            self.dbn_.fit(X if encoded is None else source.array)
             self._build()
         self._fine_tune(source, encoded, self.epochs_, self.n_epochs)
         return self
