@@ -250,7 +250,10 @@ def test_a_regressor_predicts_one_or_several_targets() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_layer_sizes": ()}, "expected at least one layer, got none"),
+        ({"hidden_layer_sizes": ()}, r"expected one or more sizes, got \(\)"),
+        ({"hidden_layer_sizes": 5}, r"expected one or more sizes, got 5\. Pass them as \(500, 500\)"),
+        ({"learning_rate": -1.0}, "learning_rate: expected a number of at least 0, got -1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay: expected a number of at least 0, got nan"),
         ({"hidden_layer_sizes": (0,)}, "expected a whole number of at least 1, got 0"),
         ({"method": "magic"}, "method: expected one of discriminative, generative, got 'magic'"),
         ({"optimizer": "lion"}, "optimizer: expected one of adam, sgd, got 'lion'"),

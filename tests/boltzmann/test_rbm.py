@@ -201,6 +201,10 @@ def test_wrong_widths_ranges_and_settings_are_named() -> None:
         small(batch_size=0).fit(X)
     with pytest.raises(UsageError, match="precision: expected 'auto'"):
         small(precision="fp8").fit(X)
+    with pytest.raises(UsageError, match=r"learning_rate: expected numbers of at least 0 and finite, got -1"):
+        small(learning_rate=-1).fit(X)
+    with pytest.raises(UsageError, match=r"momentum: expected numbers of at least 0 and below 1, got \{0: 0.5, 5: 1\}"):
+        small(momentum={0: 0.5, 5: 1}).fit(X)
     with pytest.raises(UsageError, match="add up to the 64 features"):
         small(visible=[("bernoulli", 60)]).fit(X)
 

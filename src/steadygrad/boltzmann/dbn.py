@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -109,9 +109,9 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _begin(self, X: Any) -> Source:
         goes_on = self.warm_start and hasattr(self, "rbms_")
-        sizes = list(self.hidden_layer_sizes)
-        if not sizes:
-            raise UsageError("hidden_layer_sizes: expected at least one layer, got none. Pass sizes as (500, 500).")
+        sizes = self.hidden_layer_sizes
+        if not isinstance(sizes, Iterable) or not list(sizes):
+            raise UsageError(f"hidden_layer_sizes: expected one or more sizes, got {sizes!r}. Pass them as (500, 500).")
         for size in sizes:
             whole("hidden_layer_sizes", size)
         whole("up_down_epochs", self.up_down_epochs, least=0)

@@ -19,7 +19,7 @@ from steadygrad.boltzmann.energy import Machine
 from steadygrad.boltzmann.estimator import Callback, draw_seed, progress, whole
 from steadygrad.boltzmann.gibbs import CD, PCD, Chains, Tempering, gibbs
 from steadygrad.boltzmann.layers import Spec, check_range, new_machine, resolve, start_visible, units
-from steadygrad.boltzmann.learning import Learner, Rules, Schedule, activity, value_at
+from steadygrad.boltzmann.learning import Learner, Rules, Schedule, activity, check_schedule, value_at
 from steadygrad.boltzmann.likelihood import LogZ, pseudo_log_likelihood
 from steadygrad.boltzmann.precision import resolve_device, resolve_precision
 from steadygrad.boltzmann.scoring import Scored
@@ -195,6 +195,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
                 raise UsageError(f"{name}: expected a number of at least 0, got {getattr(self, name)}. Use 0 for none.")
         if self.sparsity_target is not None and not 0 < self.sparsity_target < 1:
             raise UsageError(f"sparsity_target: expected a share in (0, 1), got {self.sparsity_target}. Try 0.05.")
+        check_schedule("learning_rate", 0.0 if self.learning_rate is None else self.learning_rate, math.inf)
+        check_schedule("momentum", self.momentum, 1)
         resolve_precision(self.precision, 0, torch.device("cpu"))
 
     def _start(self, moments: Moments) -> None:

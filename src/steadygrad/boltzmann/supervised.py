@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
@@ -126,6 +127,9 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         whole("n_epochs", self.n_epochs)
         if self.batch_size is not None:
             whole("batch_size", self.batch_size)
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name}: expected a number of at least 0, got {getattr(self, name)}. Try 0.001.")
         for name in ("dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}: expected a share in [0, 1), got {getattr(self, name)}. Try 0.5.")
