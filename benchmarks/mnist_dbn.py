@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=int, default=15)
     parser.add_argument("--pretrain-rate", type=float, default=0.2)
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=2.5e-3)
     parser.add_argument("--tune-batch", type=int, default=200)
     parser.add_argument("--k", type=int, default=1)

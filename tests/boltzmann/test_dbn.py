@@ -110,6 +110,14 @@ def test_a_dbn_encodes_decodes_samples_and_exports(tmp_path: Path) -> None:
     assert (dbn.score_samples(data[:9]) == dbn.score_samples(data)[:9]).all()
 
 
+def test_upper_layers_begin_with_weights_that_are_large_enough_to_learn() -> None:
+    still = RBM(n_epochs=1, learning_rate=0.0)
+    scales = [float(rbm.machine_.weight.std()) for rbm in DBN((100, 80), rbm=still, random_state=0).fit(X[:50]).rbms_]
+    assert scales == pytest.approx([0.3 / 8, 0.1], rel=0.05)
+    wanted = clone(still).set_params(weight_scale=0.02)
+    assert float(DBN((100, 80), rbm=wanted).fit(X[:50]).rbms_[1].machine_.weight.std()) == pytest.approx(0.02, rel=0.05)
+
+
 def test_gaussian_inputs_are_folded_into_the_exported_network() -> None:
     rows = X * 30 + 5
     dbn = DBN((20, 10), rbm=QUICK, random_state=0).fit(rows)

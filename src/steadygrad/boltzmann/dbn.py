@@ -27,9 +27,10 @@ from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import UsageError
 from steadygrad.records import Finding
 
-__all__ = ["DBN", "default_layer"]
+__all__ = ["DBN", "begin_larger", "default_layer"]
 
 _LAYER_SEEDS = 104729  # apart, so that layers do not share random numbers
+_UPPER_SCALE = 0.1  # as in the program of Hinton and Salakhutdinov 2006; from 0.01 most of 2,000 units stay at 0
 _BLOCK = 1024
 
 
@@ -131,6 +132,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             rbm.set_params(n_components=int(self.hidden_layer_sizes[number]), random_state=seed)
             if number:
                 rbm.set_params(visible="bernoulli" if rbm.hidden == "bernoulli" else "gaussian")
+                begin_larger(rbm)
             self.rbms_.append(rbm)
         template = self._template()
         shown = self.verbose or template.verbose
@@ -315,6 +317,12 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 def default_layer(rows: int | None = None) -> RBM:
     """Return the settings of a layer where none are given, for so many rows."""
     return RBM(method="cd", momentum={0: 0.5, 5: 0.9}, batch_size=usual_batch(rows))
+
+
+def begin_larger(rbm: RBM) -> None:
+    """Let a layer above the first begin with larger weights, unless its settings say how large."""
+    if rbm.weight_scale is None and rbm.hidden == "bernoulli":
+        rbm.set_params(weight_scale=_UPPER_SCALE)
 
 
 def _as_data(source: Source) -> Any:

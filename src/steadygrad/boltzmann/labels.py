@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from steadygrad.boltzmann.archive import under
-from steadygrad.boltzmann.dbn import DBN
+from steadygrad.boltzmann.dbn import DBN, begin_larger
 from steadygrad.boltzmann.layers import resolve
 from steadygrad.boltzmann.rbm import RBM
 from steadygrad.boltzmann.sources import ArraySource, moments_of
@@ -41,6 +41,8 @@ class LabelDBN:
         inner = sizes[:-1]
         self.lower = DBN(inner, rbm=template, random_state=seed) if len(inner) else None
         self.top: RBM = clone(template).set_params(n_components=int(sizes[-1]), random_state=seed)
+        if self.lower is not None:
+            begin_larger(self.top)
         self.stack: Stack
 
     @property

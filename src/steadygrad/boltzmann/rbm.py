@@ -57,6 +57,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         learning_rate: A number, or numbers by epoch with straight lines between. None: 0.1 falling to 0 over
             ``n_epochs`` in ``fit``, 0.05 in ``partial_fit``.
         momentum: Likewise, in [0, 1): ``{0: 0.5, 5: 0.9}``.
+        weight_scale: Standard deviation of the first weights. None: 0.01, more for few visible units; layers of a
+            :class:`DBN` above the first then begin at 0.1, since of many small ones most never learn.
         weight_decay: Shrinks weights, not biases, by this times the learning rate.
         l1: Pulls weights, not biases, to zero by this times the learning rate.
         sparsity_target: Wanted mean activity of hidden units, as 0.05.
@@ -101,6 +103,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     replicas: int = 10
     learning_rate: Schedule | None = None
     momentum: Schedule = 0.0
+    weight_scale: float | None = None
     weight_decay: float = 0.0
     l1: float = 0.0
     sparsity_target: float | None = None
@@ -207,7 +210,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         self._base = start_visible(spec, moments).to(device=device)
         self._seed = draw_seed(self.random_state)
         generator = torch.Generator(device).manual_seed(self._seed)
-        self.machine_ = new_machine(self._base, self.hidden, self.n_components, generator)
+        self.machine_ = new_machine(self._base, self.hidden, self.n_components, generator, self.weight_scale)
         self.epochs_ = 0
         self.history_: list[dict[str, float]] = []
         self._state: dict[str, Tensor] = {"random": generator.get_state()}
