@@ -38,7 +38,7 @@ def test_streams_go_on_and_settings_stay_the_callers(tmp_path: Path) -> None:
         fit_and_keep(dbn, Interrupted(5), None, tmp_path / "dbn")
     assert part_of(tmp_path / "dbn").exists()
     assert dbn.rbm is rbm
-    again = DBN((5, 4), rbm=rbm, random_state=0)
+    again = DBN(np.array([5, 4]), rbm=rbm, random_state=0)
     fit_and_keep(again, Interrupted(100), None, tmp_path / "dbn")
     straight = DBN((5, 4), rbm=RBM(n_epochs=3), random_state=0).fit(Interrupted(100))
     np.testing.assert_array_equal(again.transform(X), straight.transform(X))

@@ -203,6 +203,8 @@ def test_wrong_widths_ranges_and_settings_are_named() -> None:
         small(precision="fp8").fit(X)
     with pytest.raises(UsageError, match=r"learning_rate: expected numbers of at least 0 and finite, got -1"):
         small(learning_rate=-1).fit(X)
+    with pytest.raises(UsageError, match=r"weight_scale: expected numbers of at least 0 and finite, got nan"):
+        small(weight_scale=float("nan")).fit(X)
     with pytest.raises(UsageError, match=r"momentum: expected numbers of at least 0 and below 1, got \{0: 0.5, 5: 1\}"):
         small(momentum={0: 0.5, 5: 1}).fit(X)
     with pytest.raises(UsageError, match="add up to the 64 features"):

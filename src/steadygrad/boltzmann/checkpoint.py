@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 from sklearn.base import clone
 from torch import Tensor
 
@@ -88,4 +89,4 @@ def _note(network: DBN | Supervised, X: Any, y: Any) -> dict[str, Any]:
     plain = [part.detach().cpu().numpy() if isinstance(part, Tensor) else part for part in (X, y)]
     digest = None if is_stream(X) else joblib.hash(plain)
     note = settings | rbm | {"rbm": None, "data": digest}
-    return json.loads(json.dumps(note, default=list))  # as it comes back from the file
+    return json.loads(json.dumps(note, default=lambda value: np.asarray(value).tolist()))  # as the file gives it back

@@ -200,6 +200,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
             raise UsageError(f"sparsity_target: expected a share in (0, 1), got {self.sparsity_target}. Try 0.05.")
         check_schedule("learning_rate", 0.0 if self.learning_rate is None else self.learning_rate, math.inf)
         check_schedule("momentum", self.momentum, 1)
+        if self.weight_scale is not None:
+            check_schedule("weight_scale", self.weight_scale, math.inf)
         resolve_precision(self.precision, 0, torch.device("cpu"))
 
     def _start(self, moments: Moments) -> None:
