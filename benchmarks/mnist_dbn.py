@@ -65,7 +65,7 @@ def pretrained(options: argparse.Namespace, x: np.ndarray, seed: int, mark: str)
     path = options.folder / f"pretrained{mark}-{seed}.safetensors"
     epochs = options.pretrain_epochs
     rbm = RBM(method="cd", n_epochs=epochs, momentum={0: 0.5, 5: 0.9}, weight_decay=2e-4,
-              learning_rate={0: 0.05, epochs: 0.0})  # fmt: skip
+              learning_rate={0: options.pretrain_rate, epochs: 0.0})  # fmt: skip
     dbn = resumed(DBN, path) or DBN(SIZES, rbm=rbm, random_state=seed)
     start = time.process_time()
     dbn.set_params(warm_start=True, rbm=rbm.set_params(callbacks=[saving(dbn, path)])).fit(x)
@@ -87,7 +87,7 @@ def classify(options: argparse.Namespace) -> None:
         dbn = pretrained(options, x, seed, mark)
         path = options.folder / f"classifier{'-dropout' if options.dropout else ''}{mark}-{seed}.safetensors"
         classifier = resumed(DBNClassifier, path) or DBNClassifier.from_dbn(
-            dbn, learning_rate=options.learning_rate, optimizer=options.optimizer, clip=None, **dropout
+            dbn, learning_rate=options.learning_rate, batch_size=options.tune_batch, clip=None, **dropout
         )
         start = time.process_time()
         classifier.set_params(n_epochs=options.epochs, callbacks=[saving(classifier, path)]).fit(x, y)
@@ -131,11 +131,12 @@ def main() -> None:
     parser.add_argument("what", choices=["classify", "pretrain-time", "likelihood"])
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--pretrain-epochs", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--optimizer", default="adam")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--pretrain-epochs", type=int, default=15)
+    parser.add_argument("--pretrain-rate", type=float, default=0.2)
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=2.5e-3)
+    parser.add_argument("--tune-batch", type=int, default=200)
     parser.add_argument("--k", type=int, default=1)
     parser.add_argument("--chains", type=int, default=500)
     parser.add_argument("--temperatures", type=int, default=8000)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-from steadygrad.boltzmann import DBNClassifier
+from steadygrad.boltzmann import DBN, DBNClassifier
 from steadygrad.cli.dbn import app, read_rows
 from steadygrad.errors import DataFileError, MissingDependencyError, UsageError
 
@@ -99,3 +100,34 @@ def test_a_missing_tensorboard_is_told_before_the_work(tmp_path: Path, monkeypat
     with pytest.raises(MissingDependencyError, match=r'pip install "steadygrad\[tensorboard\]"'):
         run("fit", "--save", tmp_path / "dbn", "--tensorboard", tmp_path / "board")
     assert not (tmp_path / "dbn").exists()
+
+
+@pytest.mark.parametrize("saves", [1, 3, 6])
+@pytest.mark.parametrize("kind", [["--epochs", 3], ["--epochs", 3, "--generative"], ["--epochs", 0]])
+def test_an_interrupted_fit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: list[object], saves: int
+) -> None:
+    quick = ("--hidden", "12,8", "--pretrain-epochs", 3, "--batch-size", 100, *kind)
+    run("fit", *quick, "--save", tmp_path / "straight")
+    estimator = DBN if 0 in kind else DBNClassifier
+    save, path = estimator.save, tmp_path / "resumed"
+
+    def save_and_stop(self: DBN, place: Path, note: object = None) -> None:
+        nonlocal saves
+        save(self, place, note)
+        saves -= 1
+        if saves == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimator, "save", save_and_stop)
+    stopped = CliRunner().invoke(app, [str(part) for part in ("fit", *quick, "--save", path)])
+    assert stopped.exit_code == 130
+    assert "Run the same again to go on." in stopped.output.replace("\n", " ")
+    assert not path.exists()
+    with pytest.raises(DataFileError, match="random_state 0 there, 1 here"):
+        run("fit", *quick, "--save", path, "--seed", 1)
+    assert "Going on from" in run("fit", *quick, "--save", path)
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "straight"]
+    resumed, straight = load_file(path), load_file(tmp_path / "straight")
+    assert resumed.keys() == straight.keys()
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)

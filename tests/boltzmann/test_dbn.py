@@ -110,6 +110,14 @@ def test_a_dbn_encodes_decodes_samples_and_exports(tmp_path: Path) -> None:
     assert (dbn.score_samples(data[:9]) == dbn.score_samples(data)[:9]).all()
 
 
+def test_upper_layers_begin_with_weights_that_are_large_enough_to_learn() -> None:
+    still = RBM(n_epochs=1, learning_rate=0.0)
+    scales = [float(rbm.machine_.weight.std()) for rbm in DBN((100, 80), rbm=still, random_state=0).fit(X[:50]).rbms_]
+    assert scales == pytest.approx([0.3 / 8, 0.1], rel=0.05)
+    wanted = clone(still).set_params(weight_scale=0.02)
+    assert float(DBN((100, 80), rbm=wanted).fit(X[:50]).rbms_[1].machine_.weight.std()) == pytest.approx(0.02, rel=0.05)
+
+
 def test_gaussian_inputs_are_folded_into_the_exported_network() -> None:
     rows = X * 30 + 5
     dbn = DBN((20, 10), rbm=QUICK, random_state=0).fit(rows)
@@ -250,7 +258,10 @@ def test_a_regressor_predicts_one_or_several_targets() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_layer_sizes": ()}, "expected at least one layer, got none"),
+        ({"hidden_layer_sizes": ()}, r"expected one or more sizes, got \(\)"),
+        ({"hidden_layer_sizes": 5}, r"expected one or more sizes, got 5\. Pass them as \(500, 500\)"),
+        ({"learning_rate": -1.0}, "learning_rate: expected a number of at least 0, got -1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay: expected a number of at least 0, got nan"),
         ({"hidden_layer_sizes": (0,)}, "expected a whole number of at least 1, got 0"),
         ({"method": "magic"}, "method: expected one of discriminative, generative, got 'magic'"),
         ({"optimizer": "lion"}, "optimizer: expected one of adam, sgd, got 'lion'"),

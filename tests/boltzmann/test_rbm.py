@@ -201,6 +201,12 @@ def test_wrong_widths_ranges_and_settings_are_named() -> None:
         small(batch_size=0).fit(X)
     with pytest.raises(UsageError, match="precision: expected 'auto'"):
         small(precision="fp8").fit(X)
+    with pytest.raises(UsageError, match=r"learning_rate: expected numbers of at least 0 and finite, got -1"):
+        small(learning_rate=-1).fit(X)
+    with pytest.raises(UsageError, match=r"weight_scale: expected numbers of at least 0 and finite, got nan"):
+        small(weight_scale=float("nan")).fit(X)
+    with pytest.raises(UsageError, match=r"momentum: expected numbers of at least 0 and below 1, got \{0: 0.5, 5: 1\}"):
+        small(momentum={0: 0.5, 5: 1}).fit(X)
     with pytest.raises(UsageError, match="add up to the 64 features"):
         small(visible=[("bernoulli", 60)]).fit(X)
 
@@ -227,6 +233,9 @@ def test_early_stopping_watches_the_free_energy_gap() -> None:
     rbm = small(**settings, early_stopping=True, validation_fraction=0.3).fit(X[:60])
     assert rbm.epochs_ < 300
     assert rbm.history_[-1]["free_energy_gap"] > rbm.history_[0]["free_energy_gap"]
+    assert max(record["pseudo_log_likelihood"] for record in rbm.history_) > rbm.history_[0]["pseudo_log_likelihood"]
+    stopped = rbm.epochs_
+    assert rbm.set_params(warm_start=True).fit(X[:60]).epochs_ == stopped  # nothing new was learned
 
 
 def test_callbacks_see_every_epoch_and_can_save(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from steadygrad.boltzmann.estimator import draw_seed
+from steadygrad.boltzmann.estimator import draw_seed, progress
 from steadygrad.boltzmann.labels import LabelDBN
 from steadygrad.boltzmann.sources import ArraySource, Source, StreamSource
 from steadygrad.boltzmann.supervised import Supervised
@@ -82,20 +82,22 @@ class DBNClassifier(ClassifierMixin, Supervised):
         if not goes_on:
             self._start_generative(source, targets)
         source, labels = self._with_labels(source, targets)
-        self.dbn_.pretrain(source, labels)
-        for epoch in range(self.epochs_, self.n_epochs):
-            rate = self.learning_rate * (1 - epoch / self.n_epochs)
-            self.dbn_.tune(source, labels, rate, self._seed + epoch + 1)
-            self.epochs_ = epoch + 1
-            self.history_.append({"epoch": epoch + 1, "learning_rate": rate})
-            for callback in self.callbacks or ():
-                callback(self, self.history_[-1])
+        self.dbn_.pretrain(source, labels, self._template(), self.verbose)
+        with progress("up-down", self.n_epochs, self.verbose) as tell:
+            for epoch in range(self.epochs_, self.n_epochs):
+                rate = self.learning_rate * (1 - epoch / self.n_epochs)
+                self.dbn_.tune(source, labels, rate, self._seed + epoch + 1)
+                self.epochs_ = epoch + 1
+                self.history_.append({"epoch": epoch + 1, "learning_rate": rate})
+                tell(epoch + 1)
+                for callback in self.callbacks or ():
+                    callback(self, self.history_[-1])
         return self
 
     def _start_generative(self, source: Source, targets: Any) -> None:
         self._start()
         self._learn_targets(source, targets)
-        self.dbn_ = LabelDBN(self.hidden_layer_sizes, len(self.classes_), self._template(), self._seed, self.verbose)
+        self.dbn_ = LabelDBN(self.hidden_layer_sizes, len(self.classes_), self._template(), self._seed)
 
     def _with_labels(self, source: Source, targets: Any) -> tuple[ArraySource, np.ndarray]:
         if not isinstance(source, ArraySource):
@@ -200,7 +202,7 @@ class DBNClassifier(ClassifierMixin, Supervised):
     def _dbn_from_content(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Any:
         if self.method != "generative":
             return super()._dbn_from_content(tensors, about)
-        made = LabelDBN(self.hidden_layer_sizes, len(self.classes_), self._template(), self._seed, self.verbose)
+        made = LabelDBN(self.hidden_layer_sizes, len(self.classes_), self._template(), self._seed)
         made._take_content(tensors, about)
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,9 +27,10 @@ from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import UsageError
 from steadygrad.records import Finding
 
-__all__ = ["DBN", "default_layer"]
+__all__ = ["DBN", "begin_larger", "default_layer"]
 
 _LAYER_SEEDS = 104729  # apart, so that layers do not share random numbers
+_UPPER_SCALE = 0.1  # as in the program of Hinton and Salakhutdinov 2006; from 0.01 most of 2,000 units stay at 0
 _BLOCK = 1024
 
 
@@ -109,9 +110,9 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _begin(self, X: Any) -> Source:
         goes_on = self.warm_start and hasattr(self, "rbms_")
-        sizes = list(self.hidden_layer_sizes)
-        if not sizes:
-            raise UsageError("hidden_layer_sizes: expected at least one layer, got none. Pass sizes as (500, 500).")
+        sizes = self.hidden_layer_sizes
+        if not isinstance(sizes, Iterable) or not list(sizes):
+            raise UsageError(f"hidden_layer_sizes: expected one or more sizes, got {sizes!r}. Pass them as (500, 500).")
         for size in sizes:
             whole("hidden_layer_sizes", size)
         whole("up_down_epochs", self.up_down_epochs, least=0)
@@ -129,12 +130,15 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             rbm = clone(self._template())
             seed = (self._seed + _LAYER_SEEDS * number) % 2**31
             rbm.set_params(n_components=int(self.hidden_layer_sizes[number]), random_state=seed)
-            if self.verbose:
-                rbm.set_params(verbose=True)
             if number:
                 rbm.set_params(visible="bernoulli" if rbm.hidden == "bernoulli" else "gaussian")
+                begin_larger(rbm)
             self.rbms_.append(rbm)
-        return self.rbms_[number].set_params(warm_start=True, n_epochs=self._template().n_epochs)
+        template = self._template()
+        shown = self.verbose or template.verbose
+        return self.rbms_[number].set_params(
+            warm_start=True, n_epochs=template.n_epochs, callbacks=template.callbacks, verbose=shown
+        )
 
     def _template(self) -> RBM:
         return self.rbm if self.rbm is not None else default_layer(self._rows)
@@ -274,7 +278,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         stack = getattr(self, "stack_", None)  # there is none before all layers have begun
         tensors = {} if stack is None else {f"stack.{name}": value for name, value in stack.parameters.items()}
         layers = []
-        for number, rbm in enumerate(self.rbms_):
+        for number, rbm in enumerate(rbm for rbm in self.rbms_ if hasattr(rbm, "machine_")):
             inside, about = rbm._content()
             tensors |= {f"rbm.{number}.{name}": value for name, value in inside.items()}
             layers.append(about)
@@ -313,6 +317,12 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 def default_layer(rows: int | None = None) -> RBM:
     """Return the settings of a layer where none are given, for so many rows."""
     return RBM(method="cd", momentum={0: 0.5, 5: 0.9}, batch_size=usual_batch(rows))
+
+
+def begin_larger(rbm: RBM) -> None:
+    """Let a layer above the first begin with larger weights, unless its settings say how large."""
+    if rbm.weight_scale is None and rbm.hidden == "bernoulli":
+        rbm.set_params(weight_scale=_UPPER_SCALE)
 
 
 def _as_data(source: Source) -> Any:

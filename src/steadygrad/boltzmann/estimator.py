@@ -57,14 +57,18 @@ class Estimator(BaseEstimator):
             parts = [change(batch.to(device)).cpu().numpy().astype(dtype) for batch in source.batches(_BLOCK)]
         return np.concatenate(parts)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], note: Mapping[str, Any] | None = None) -> None:
         """Write the fitted estimator, and all that is needed to go on training exactly, into one file.
 
         The file is safetensors with the settings as JSON in its header; callbacks are left out.
+
+        Args:
+            path: The file; it is replaced in one move.
+            note: What else to keep in the header, as JSON can hold it.
         """
         check_is_fitted(self)
         tensors, about = self._content()
-        write_archive(path, tensors, {"class": type(self).__name__, **about})
+        write_archive(path, tensors, {"class": type(self).__name__, "note": note, **about})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from steadygrad.boltzmann.archive import under
-from steadygrad.boltzmann.dbn import DBN
+from steadygrad.boltzmann.dbn import DBN, begin_larger
 from steadygrad.boltzmann.layers import resolve
 from steadygrad.boltzmann.rbm import RBM
 from steadygrad.boltzmann.sources import ArraySource, moments_of
@@ -36,11 +36,13 @@ class LabelDBN:
         Hinton, Osindero, Teh, A Fast Learning Algorithm for Deep Belief Nets, 2006, fig. 1 and sec. 6.
     """
 
-    def __init__(self, sizes: Sequence[int], classes: int, template: RBM, seed: int, verbose: bool) -> None:
+    def __init__(self, sizes: Sequence[int], classes: int, template: RBM, seed: int) -> None:
         self.classes = classes
         inner = sizes[:-1]
-        self.lower = DBN(inner, rbm=template, verbose=verbose, random_state=seed) if len(inner) else None
-        self.top: RBM = clone(template).set_params(n_components=int(sizes[-1]), random_state=seed, verbose=verbose)
+        self.lower = DBN(inner, rbm=template, random_state=seed) if len(inner) else None
+        self.top: RBM = clone(template).set_params(n_components=int(sizes[-1]), random_state=seed)
+        if self.lower is not None:
+            begin_larger(self.top)
         self.stack: Stack
 
     @property
@@ -54,14 +56,16 @@ class LabelDBN:
         below = [] if self.lower is None else self.lower.findings_
         return below + judge_machine(self.top.history_, "top")
 
-    def pretrain(self, source: ArraySource, labels: np.ndarray) -> None:
+    def pretrain(self, source: ArraySource, labels: np.ndarray, template: RBM, verbose: bool) -> None:
         """Train greedily what has not been trained yet."""
         done = hasattr(self, "stack")
         if self.lower is not None:
-            self.lower.set_params(warm_start=True).fit(source.array)
+            self.lower.set_params(warm_start=True, rbm=template, verbose=verbose).fit(source.array)
         joined = self._joined(source, labels)
         self._name_parts(joined)
-        self.top.set_params(warm_start=True).fit(joined)
+        self.top.set_params(
+            warm_start=True, n_epochs=template.n_epochs, callbacks=template.callbacks, verbose=verbose
+        ).fit(joined)
         if not done:
             self._assemble()
 
@@ -138,19 +142,22 @@ class LabelDBN:
         self.stack = Stack.tied([*machines, self.top.machine_])
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors, about = self.top._content()
-        found = {f"top.{name}": value for name, value in tensors.items()}
-        found |= {f"stack.{name}": value for name, value in self.stack.parameters.items()}
-        below: dict[str, Any] | None = None
-        if self.lower is not None:
-            inside, below = self.lower._content()
-            found |= {f"lower.{name}": value for name, value in inside.items()}
-        return found, {"top": about, "lower": below}
+        found: dict[str, Tensor] = {}
+        about: dict[str, Any] = {"whole": hasattr(self, "stack")}
+        begun = {"lower": hasattr(self.lower, "rbms_"), "top": hasattr(self.top, "machine_")}
+        for side, part in (("lower", self.lower), ("top", self.top)):
+            inside, about[side] = part._content() if part is not None and begun[side] else ({}, None)
+            found |= {f"{side}.{name}": value for name, value in inside.items()}
+        if about["whole"]:
+            found |= {f"stack.{name}": value for name, value in self.stack.parameters.items()}
+        return found, about
 
     def _take_content(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        self.top = RBM._from_content(under("top", tensors), about["top"])
+        if about["top"] is not None:
+            self.top = RBM._from_content(under("top", tensors), about["top"])
         if about["lower"] is not None:
             self.lower = DBN._from_content(under("lower", tensors), about["lower"])
-        self._assemble()
-        for name, place in self.stack.parameters.items():
-            place.copy_(tensors[f"stack.{name}"])
+        if about["whole"]:
+            self._assemble()
+            for name, place in self.stack.parameters.items():
+                place.copy_(tensors[f"stack.{name}"])

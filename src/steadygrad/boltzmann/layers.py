@@ -105,10 +105,16 @@ def start_visible(spec: Spec, moments: Moments) -> Units:
     return parts[0] if len(parts) == 1 else Joint(*parts)
 
 
-def new_machine(visible: Units, hidden: str, size: int, generator: torch.Generator) -> Machine:
-    """Return a machine with small random weights and hidden biases of 0; ``visible`` is copied."""
+def new_machine(
+    visible: Units, hidden: str, size: int, generator: torch.Generator, scale: float | None = None
+) -> Machine:
+    """Return a machine with random weights, small ones unless ``scale`` says otherwise, and hidden biases of 0.
+
+    ``visible`` is copied.
+    """
     if hidden not in HIDDEN:
         raise UsageError(f"hidden: expected one of {', '.join(HIDDEN)}, got {hidden!r}. Choose one of them.")
-    scale = max(_WEIGHT_SCALE, _FIELD_SCALE / math.sqrt(visible.size))
+    if scale is None:
+        scale = max(_WEIGHT_SCALE, _FIELD_SCALE / math.sqrt(visible.size))
     weight = torch.randn(visible.size, size, generator=generator, device=generator.device) * scale
     return Machine(weight, visible.to(device=generator.device), units([(hidden, size)]).to(device=generator.device))

@@ -16,7 +16,7 @@ from steadygrad.boltzmann.gibbs import Chains
 from steadygrad.boltzmann.units import Units, column_mean, kernels_for
 from steadygrad.errors import UsageError
 
-__all__ = ["Gradient", "Learner", "Rules", "Schedule", "activity", "gradient", "value_at"]
+__all__ = ["Gradient", "Learner", "Rules", "Schedule", "activity", "check_schedule", "gradient", "value_at"]
 
 Schedule = float | Mapping[float, float]
 """A number, or numbers by epoch with straight lines between: ``{0: 0.5, 5: 0.9}``."""
@@ -41,6 +41,19 @@ def value_at(schedule: Schedule, epoch: float) -> float:
         if left <= epoch < right:
             return low + (high - low) * (epoch - left) / (right - left)
     return float(knots[0][1] if epoch < knots[0][0] else knots[-1][1])
+
+
+def check_schedule(name: str, schedule: Schedule, below: float) -> None:
+    """Check that all numbers of a schedule lie in [0, ``below``).
+
+    Raises:
+        UsageError: If one does not.
+    """
+    values = schedule.values() if isinstance(schedule, Mapping) else [schedule]
+    wrong = [value for value in values if not 0 <= value < below]
+    if wrong or not values:
+        bound = "finite" if below == math.inf else f"below {below:g}"
+        raise UsageError(f"{name}: expected numbers of at least 0 and {bound}, got {schedule!r}. Try 0.1.")
 
 
 @dataclass(frozen=True)

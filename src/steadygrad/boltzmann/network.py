@@ -30,6 +30,17 @@ def linear_of(machine: Machine) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
+class Dropout(nn.Dropout):
+    """Dropout by uniform random numbers, which torch draws several times faster than Bernoulli ones on a processor."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the states with some dropped in training, and as they are otherwise."""
+        if not self.training:
+            return states
+        kept = torch.rand(states.shape, device=states.device) >= self.p
+        return states * kept.to(states.dtype).div_(1 - self.p)
+
+
 def to_sequential(
     machines: Sequence[Machine], head: nn.Module | None = None, dropout: float = 0.0, input_dropout: float = 0.0
 ) -> nn.Sequential:
@@ -43,7 +54,7 @@ def to_sequential(
         dropout: Share of hidden units dropped in training.
         input_dropout: Share of inputs dropped in training.
     """
-    layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
+    layers: list[nn.Module] = [Dropout(input_dropout)] if input_dropout else []
     for machine in machines:
         weight, bias = linear_of(machine)
         linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
@@ -52,5 +63,5 @@ def to_sequential(
             linear.bias.copy_(bias)
         layers += [linear, nn.ReLU() if isinstance(machine.hidden, NoisyReLU) else nn.Sigmoid()]
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.append(Dropout(dropout))
     return nn.Sequential(*layers, *([head] if head is not None else []))

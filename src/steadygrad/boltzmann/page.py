@@ -30,6 +30,7 @@ __all__ = ["network_page"]
 POINTS = 400
 COURSES = {
     "free_energy_gap": "free-energy gap (nats)",
+    "pseudo_log_likelihood": "pseudo-log-likelihood of held-out rows (nats)",
     "update_ratio": "update to weight ratio",
     "saturated": "saturated hidden states",
 }

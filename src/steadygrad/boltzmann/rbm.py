@@ -19,11 +19,12 @@ from steadygrad.boltzmann.energy import Machine
 from steadygrad.boltzmann.estimator import Callback, draw_seed, progress, whole
 from steadygrad.boltzmann.gibbs import CD, PCD, Chains, Tempering, gibbs
 from steadygrad.boltzmann.layers import Spec, check_range, new_machine, resolve, start_visible, units
-from steadygrad.boltzmann.learning import Learner, Rules, Schedule, activity, value_at
-from steadygrad.boltzmann.likelihood import LogZ
+from steadygrad.boltzmann.learning import Learner, Rules, Schedule, activity, check_schedule, value_at
+from steadygrad.boltzmann.likelihood import LogZ, pseudo_log_likelihood
 from steadygrad.boltzmann.precision import resolve_device, resolve_precision
 from steadygrad.boltzmann.scoring import Scored
 from steadygrad.boltzmann.sources import ArraySource, Moments, Source, moments_of
+from steadygrad.boltzmann.units import Bernoulli
 from steadygrad.diagnosis.contrastive import judge_machine
 from steadygrad.errors import SetupError, UsageError
 from steadygrad.records import Finding
@@ -34,6 +35,7 @@ METHODS = ("cd", "pcd", "pt")
 _FIRST_RATE = 0.1
 _STREAM_RATE = 0.05
 _RECENT = 10  # batches whose hidden units are looked at after an epoch
+_TURNED = 100  # held-out rows whose pseudo-likelihood is taken after an epoch
 _EPOCH_SEEDS = 7919  # apart, so that epochs of neighboring seeds do not share an order
 
 
@@ -55,6 +57,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         learning_rate: A number, or numbers by epoch with straight lines between. None: 0.1 falling to 0 over
             ``n_epochs`` in ``fit``, 0.05 in ``partial_fit``.
         momentum: Likewise, in [0, 1): ``{0: 0.5, 5: 0.9}``.
+        weight_scale: Standard deviation of the first weights. None: 0.01, more for few visible units; layers of a
+            :class:`DBN` above the first then begin at 0.1, since of many small ones most never learn.
         weight_decay: Shrinks weights, not biases, by this times the learning rate.
         l1: Pulls weights, not biases, to zero by this times the learning rate.
         sparsity_target: Wanted mean activity of hidden units, as 0.05.
@@ -76,8 +80,9 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         machine_: The model: weights of shape ``(features, n_components)``, visible and hidden units.
         epochs_: Complete epochs; an interrupted ``fit`` keeps the last one.
         history_: One record an epoch: learning rate, update-to-weight ratio of the last step, activity of the hidden
-            units in the last ten batches, free-energy gap with ``early_stopping``. Reconstruction error is not among
-            them: it is not what learning minimizes.
+            units in the last ten batches; with ``early_stopping`` the free-energy gap and, of Bernoulli units, the
+            mean pseudo-log-likelihood of 100 held-out rows. Reconstruction error is not among them: it is not what
+            learning minimizes.
         findings_: What is wrong with the learning so far (rules SG901 to SG905), judged from ``history_``.
         n_features_in_: Features seen in ``fit``.
 
@@ -98,6 +103,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     replicas: int = 10
     learning_rate: Schedule | None = None
     momentum: Schedule = 0.0
+    weight_scale: float | None = None
     weight_decay: float = 0.0
     l1: float = 0.0
     sparsity_target: float | None = None
@@ -192,6 +198,10 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
                 raise UsageError(f"{name}: expected a number of at least 0, got {getattr(self, name)}. Use 0 for none.")
         if self.sparsity_target is not None and not 0 < self.sparsity_target < 1:
             raise UsageError(f"sparsity_target: expected a share in (0, 1), got {self.sparsity_target}. Try 0.05.")
+        check_schedule("learning_rate", 0.0 if self.learning_rate is None else self.learning_rate, math.inf)
+        check_schedule("momentum", self.momentum, 1)
+        if self.weight_scale is not None:
+            check_schedule("weight_scale", self.weight_scale, math.inf)
         resolve_precision(self.precision, 0, torch.device("cpu"))
 
     def _start(self, moments: Moments) -> None:
@@ -202,7 +212,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         self._base = start_visible(spec, moments).to(device=device)
         self._seed = draw_seed(self.random_state)
         generator = torch.Generator(device).manual_seed(self._seed)
-        self.machine_ = new_machine(self._base, self.hidden, self.n_components, generator)
+        self.machine_ = new_machine(self._base, self.hidden, self.n_components, generator, self.weight_scale)
         self.epochs_ = 0
         self.history_: list[dict[str, float]] = []
         self._state: dict[str, Tensor] = {"random": generator.get_state()}
@@ -231,25 +241,21 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
     def _train(self, source: Source, held: tuple[ArraySource, ArraySource] | None) -> None:
         learner = self._learner()
         rates: Schedule = {0: _FIRST_RATE, self.n_epochs: 0.0} if self.learning_rate is None else self.learning_rate
-        lowest, above = math.inf, 0
         with progress("RBM", self.n_epochs, self.verbose) as tell:
             for epoch in range(self.epochs_, self.n_epochs):
+                if held is not None and self._gap_has_grown():
+                    break
                 rate = value_at(rates, epoch)
                 seed = self._seed + _EPOCH_SEEDS * (epoch + 1)
                 record = self._pass(learner, source, rate, value_at(self.momentum, epoch), seed)
                 self._keep(learner)
                 self.epochs_ = epoch + 1
                 if held is not None:
-                    gap, error = self._gap(*held)
-                    lowest = min(lowest, gap)
-                    above = above + 1 if gap > lowest + 2 * error else 0
-                    record |= {"free_energy_gap": gap, "free_energy_gap_error": error}
+                    record |= self._held_out(*held)
                 self.history_.append({"epoch": epoch + 1, **record})
                 tell(epoch + 1)
                 for callback in self.callbacks or ():
                     callback(self, self.history_[-1])
-                if above >= self.patience:
-                    break
 
     def _pass(
         self, learner: Learner, source: Source, rate: float, momentum: float, seed: int | None
@@ -273,15 +279,27 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Scored):
         self.machine_ = learner.machine.to()
         self._log_z = None
 
-    def _gap(self, seen: ArraySource, held: ArraySource) -> tuple[float, float]:
-        """Return the free-energy gap and its standard error; as many training rows as held-out ones are read."""
+    def _gap_has_grown(self) -> bool:
+        lowest, above = math.inf, 0
+        for record in self.history_:
+            gap = record.get("free_energy_gap", math.inf)  # epochs before early stopping was asked for have none
+            lowest = min(lowest, gap)
+            above = above + 1 if gap > lowest + 2 * record.get("free_energy_gap_error", 0.0) else 0
+        return above >= self.patience
+
+    def _held_out(self, seen: ArraySource, held: ArraySource) -> dict[str, float]:
+        """Return what the held-out rows say; as many training rows are read, and few rows where each unit is turned."""
         alike = ArraySource(seen.array, seen.rows[: len(held)] if seen.rows is not None else None)
         values = []
         for source in (held, alike):
             free = [self.machine_.free_energy(batch.to(self._device)) for batch in source.batches(1024)]
             values.append(torch.cat(free).double())
-        errors = sum(float(value.var(correction=0)) / len(value) for value in values)
-        return float(values[0].mean() - values[1].mean()), math.sqrt(errors)
+        variance = sum(float(value.var(correction=0)) / len(value) for value in values)
+        found = {"free_energy_gap": float(values[0].mean() - values[1].mean()), "free_energy_gap_error": variance**0.5}
+        if isinstance(self.machine_.visible, Bernoulli):
+            few = next(held.batches(_TURNED)).to(self._device)
+            found["pseudo_log_likelihood"] = float(pseudo_log_likelihood(self.machine_, few).mean())
+        return found
 
     @property
     def _device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
@@ -104,7 +105,8 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             self._learn_targets(source, targets)
         encoded = self._encode_targets(targets)
         if not hasattr(self, "network_"):
-            self.dbn_.set_params(warm_start=True).fit(X if encoded is None else source.array)
+            self.dbn_.set_params(warm_start=True, rbm=self.rbm, verbose=self.verbose)
+            self.dbn_.fit(X if encoded is None else source.array)
             self._build()
         self._fine_tune(source, encoded, self.epochs_, self.n_epochs)
         return self
@@ -125,6 +127,9 @@ class Supervised(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         whole("n_epochs", self.n_epochs)
         if self.batch_size is not None:
             whole("batch_size", self.batch_size)
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name}: expected a number of at least 0, got {getattr(self, name)}. Try 0.001.")
         for name in ("dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}: expected a share in [0, 1), got {getattr(self, name)}. Try 0.5.")

@@ -51,9 +51,13 @@ def fit(
     seed: Seed = 0,
     traceback: Traceback = False,
 ) -> None:
-    """Pretrain layer by layer, fine-tune with the classes if there are some, and keep the network."""
+    """Pretrain layer by layer, fine-tune with the classes if there are some, and keep the network.
+
+    After an interruption the same command goes on from the last complete epoch.
+    """
     from steadygrad.boltzmann import DBN, RBM, DBNClassifier
     from steadygrad.boltzmann.page import network_page
+    from steadygrad.boltzmann.portrait import findings_of
     from steadygrad.boltzmann.sources import usual_batch
     from steadygrad.boltzmann.tensorboard import write_board
 
@@ -68,25 +72,19 @@ def fit(
     momentum: Any = {0: 0.5, 5: 0.9} if method == "cd" else 0.0
     shared: Any = {"batch_size": batch_size, "early_stopping": early_stopping, "device": device}
     rbm = RBM(n_epochs=pretrain_epochs, method=method, momentum=momentum, **shared)
+    kind = "generative" if generative else "discriminative"
     network: DBN | DBNClassifier
-    known: dict[str, str] = {}
     if classes is None or epochs == 0:
-        network = pretrained = DBN(sizes, rbm=rbm, random_state=seed, verbose=True).fit(rows)
-        known["bound on the log-likelihood"] = str(network.bound(rows[:1000]))
+        network, classes = DBN(sizes, rbm=rbm, random_state=seed, verbose=True), None
     else:
-        kind = "generative" if generative else "discriminative"
-        network = DBNClassifier(
-            sizes, rbm=rbm, method=kind, n_epochs=epochs, batch_size=batch_size, random_state=seed, verbose=True
-        ).fit(rows, classes)
-        pretrained = network.dbn_
-        known["training error"] = _error(network, rows, classes)
-        if test is not None:
-            known["test error"] = _error(network, *test)
-    network.save(save)
+        tuning: Any = {"n_epochs": epochs, "batch_size": batch_size, "random_state": seed, "verbose": True}
+        network = DBNClassifier(sizes, rbm=rbm, method=kind, **tuning)
+    _fit(network, rows, classes, save)
+    known = _figures(network, rows, classes, test)
     screen = console()
     for name, value in known.items():
         screen.print(f"{name}: {value}", soft_wrap=True)
-    for finding in pretrained.findings_:
+    for finding in findings_of(network):
         screen.print(f"{finding.code} {finding.layer}: {finding.message}. {finding.advice}", soft_wrap=True)
     screen.print(f"Network written to {save}", soft_wrap=True, markup=False)
     if report is not None:
@@ -241,6 +239,28 @@ def _class(classes: np.ndarray, label: str) -> Any:
         if str(known) == label:
             return known
     raise UsageError(f"--label: expected one of {', '.join(map(str, classes))}, got {label!r}.")
+
+
+def _fit(network: DBN | DBNClassifier, rows: Any, classes: Any, save: Path) -> None:
+    from steadygrad.boltzmann.checkpoint import fit_and_keep, part_of
+
+    part = part_of(save)
+    if part.exists():
+        console().print(f"Going on from {part}", soft_wrap=True, markup=False)
+    try:
+        fit_and_keep(network, rows, classes, save)
+    except KeyboardInterrupt:
+        if part.exists():
+            words = f"What was learned up to the last complete epoch is in {part}. Run the same again to go on."
+            console().print(words, soft_wrap=True, markup=False)
+        raise
+
+
+def _figures(network: Any, rows: Any, classes: Any, test: Any) -> dict[str, str]:
+    if classes is None:
+        return {"bound on the log-likelihood": str(network.bound(rows[:1000]))}
+    found = {"training error": _error(network, rows, classes)}
+    return found if test is None else found | {"test error": _error(network, *test)}
 
 
 def _error(classifier: DBNClassifier, rows: np.ndarray, classes: np.ndarray) -> str:
