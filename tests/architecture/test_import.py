@@ -40,3 +40,4 @@ def test_importing_loads_nothing_heavier_than_torch(checkout: Path) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "steadygrad" in loaded
     assert loaded & HEAVY == set()
+    assert "torch._dynamo" not in done.stdout.split()

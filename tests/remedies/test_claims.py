@@ -99,6 +99,8 @@ CURES: list[tuple[str, list[tuple[str, dict]], str, int]] = [
     ("auxiliary_loss", [("auxiliary_loss", {"heads": 6}), ("optimizer", {"name": "adam", "lr": 0.01})], SIGMOID, 300),
     ("optimizer", [("optimizer", {"name": "adamw", "lr": 0.006})], TANH, 800),
     ("optimizer", [("optimizer", {"name": "adamw"})], RATE, STEPS),
+    ("depth", [("depth", {"layers": 2})], RELU, LONG),
+    ("depth", [("depth", {"layers": 2})], TANH, LONG),
     ("orthogonal_weights", [("orthogonal_weights", {})], TANH, STEPS),
     ("orthogonal_weights", [("orthogonal_weights", {})], EXPLODING, STEPS),
     ("weight_standardization", [("weight_standardization", {}), ("learning_rate", {"lr": 0.01})], RELU, LONG),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from steadygrad.errors import NotApplicableError, UsageError
 from steadygrad.remedies.gradients import Gradients, GradientTransform, State
@@ -101,7 +102,7 @@ class Attachment:
             handle.remove()
         vars(self._optimizer).pop("__deepcopy__", None)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # untyped in torch
+    @_disable_dynamo  # torch.compiler.disable would import the compiler now
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -120,7 +121,7 @@ class Attachment:
 
         return wrapped
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # untyped in torch
+    @_disable_dynamo  # torch.compiler.disable would import the compiler now
     @torch.no_grad()
     def _act(self) -> None:
         optimizer = self._optimizer
@@ -146,7 +147,7 @@ class Attachment:
             self._hidden.append((parameter, parameter.grad))
             parameter.grad = None
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # untyped in torch
+    @_disable_dynamo  # torch.compiler.disable would import the compiler now
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         for parameter, gradient in self._hidden:
             parameter.grad = gradient

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from steadygrad.errors import NotApplicableError, UsageError
@@ -68,7 +69,7 @@ def after_step(optimizer: torch.optim.Optimizer, step: WeightStep) -> RemovableH
 class _Hook:
     step: WeightStep
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+    @_disable_dynamo  # torch.compiler.disable would import the compiler now
     @torch.no_grad()
     def __call__(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)  # from GradScaler, to optimizers that skip steps themselves

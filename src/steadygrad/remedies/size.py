@@ -74,7 +74,7 @@ def width(setup: TrainingSetup, *, times: int = 2) -> Plan:
         site=Site.MODEL,
         summary="Take hidden Linear layers out until few are left.",
         formula="x_(l+1) = x_l for every layer taken out",
-        not_for="Tasks that need the depth.",
+        not_for="Tasks that need the depth. Sigmoids and small weights vanish over three layers: draw them anew.",
         hurts="The network can express less; what was learned is lost.",
         reference="He and Sun 2015, https://arxiv.org/abs/1412.1710 (plain networks degrade with depth)",
     )
