@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -85,19 +86,30 @@ def test_clipping_shows_both_norms() -> None:
     assert total(monitor, "grad_norm_used") == pytest.approx(0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("behind_the_back", [False, True])
-def test_what_is_written_to_gradients_shows_in_what_was_used(behind_the_back: bool) -> None:
+WRITES = {
+    "scaled": lambda grad: grad.mul_(0.1),
+    "scaled behind autograd's back": lambda grad: grad.data.mul_(0.1),
+    "a few entries clamped behind its back": lambda grad: grad.data.clamp_(-0.05, 0.05),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_is_written_to_gradients_shows_in_what_was_used(write: Callable[[Tensor], object]) -> None:
     model = mlp()
     optimizer = sgd(model)
     with Monitor(model, optimizer, every=1) as monitor:
         loss = loss_of(model)
-        truth = layer_norms(true_grads(model, loss))
+        used = true_grads(model, loss)
+        truth = layer_norms(used)
         loss.backward()
         for parameter in model.parameters():
-            (parameter.grad.data if behind_the_back else parameter.grad).mul_(0.1)
+            write(parameter.grad)
+        for grad in used.values():
+            write(grad)
         optimizer.step()
     assert shown(monitor, "grad_norm") == close(truth)
-    assert shown(monitor, "grad_norm_used") == close({name: 0.1 * norm for name, norm in truth.items()})
+    assert shown(monitor, "grad_norm_used") == close(layer_norms(used))
+    assert layer_norms(used) != close(truth)
 
 
 def test_accumulation_shows_the_sum() -> None:

@@ -18,11 +18,9 @@ __all__ = ["DeviceBuffer", "HostBuffer"]
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
 UNSEEN = (math.nan, 0)
-Mark = tuple[int, int]
 # In float32 rounding changes a step that is this share of the weights by 2e-6 of its norm, and smaller ones by more.
 SMALLEST = 1e-5
 PART = 2**16  # entries that lie in the cache together with a copy
-WITNESSES = 4  # small gradients that are read again to see whether something wrote to all of them
 
 
 class HostBuffer:
@@ -41,15 +39,13 @@ class HostBuffer:
         self._optimizer, self._wanted = optimizer, wanted
         self._groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
         self._arrived = [UNSEEN] * len(weights)
-        self._marks: list[Mark | None] = [None] * len(weights)
-        self._witnesses = sorted(range(len(weights)), key=lambda index: weights[index].numel())[:WITNESSES]
         self._kept: dict[int, Tensor] = {}
         self._recovered: list[bool] = []
         self._tiny: set[int] = set()  # whose last steps were too small, or not finite
 
     def write(self, index: int, grad: Tensor) -> tuple[float, int]:
         """Measure a gradient as it arrives; of several the last one counts. Return its norm and non-finite entries."""
-        self._arrived[index], self._marks[index] = exact_norm(grad), _mark(grad)
+        self._arrived[index] = exact_norm(grad)
         return self._arrived[index]
 
     def arrived(self) -> Tensor:
@@ -59,7 +55,6 @@ class HostBuffer:
     def clear(self) -> None:
         """Forget what arrived."""
         self._arrived = [UNSEEN] * len(self._arrived)
-        self._marks = [None] * len(self._marks)
 
     def keep(self, weights: Sequence[Tensor], recover: bool) -> None:
         """Copy the weights before a step; those alone, with ``recover``, that cannot be told from the optimizer."""
@@ -98,17 +93,10 @@ class HostBuffer:
     def used(self, grads: Sequence[Tensor | None]) -> Tensor:
         """Return the sums over the gradients as the optimizer used them.
 
-        One that nothing wrote to since it arrived is not read again: torch counts what is written to a tensor. What
-        is written behind its back (through ``.data``, by other ranks) shows in a few small ones.
+        All are read again: torch's count of writes to a tensor misses those through ``.data``, as
+        ``parameter.grad.data.clamp_(-1, 1)`` makes them.
         """
-        norms = list(self._arrived)
-        marks = [None if grad is None else _mark(grad) for grad in grads]
-        fresh = [index for index, mark in enumerate(marks) if mark is None or mark != self._marks[index]]
-        for index in (*self._witnesses, *fresh):
-            norms[index] = _norm_or_unseen(grads[index])
-        if any(norms[index] != self._arrived[index] for index in self._witnesses):
-            norms = [_norm_or_unseen(grad) for grad in grads]
-        return _squared(norms)
+        return _squared([UNSEEN if grad is None else exact_norm(grad) for grad in grads])
 
 
 def _difference(kept: Tensor, values: Tensor) -> tuple[tuple[float, int], tuple[float, int]]:
@@ -121,16 +109,6 @@ def _difference(kept: Tensor, values: Tensor) -> tuple[tuple[float, int], tuple[
         moved += sum_of_squares(step)
     safe = is_safe(moved, len(kept))
     return norm_from(before, kept), norm_from(moved, kept if safe else kept - values)
-
-
-def _mark(grad: Tensor) -> Mark | None:
-    """Return what changes when a gradient is replaced or written to; None if that cannot be told."""
-    plain = type(grad) is Tensor and grad.layout is torch.strided
-    return (grad.data_ptr(), grad._version) if plain else None
-
-
-def _norm_or_unseen(grad: Tensor | None) -> tuple[float, int]:
-    return UNSEEN if grad is None else exact_norm(grad)
 
 
 def _squared(norms: list[tuple[float, int]]) -> Tensor:
