@@ -88,6 +88,8 @@ def test_tensorboard_shows_course_filters_and_samples(tmp_path: Path) -> None:
         key = tag.partition("/")[0]
         events = [(event.step, event.value) for event in shown.Scalars(f"steadygrad/{tag}")]
         assert events == [(record["epoch"], pytest.approx(record[key], rel=1e-5)) for record in records]
+    (weights,) = shown.Histograms("steadygrad/weights as pretrained/rbms_[0]")
+    assert weights.histogram_value.num == 64 * 30
     (filters,) = shown.Images("steadygrad/filters")
     assert (filters.width, filters.height) == (1 + 6 * 9, 1 + 5 * 9)
     assert shown.Images("steadygrad/samples")

@@ -1,4 +1,4 @@
-"""A fitted machine or network in TensorBoard: the course of each layer, findings, filters and samples."""
+"""A fitted machine or network in TensorBoard: the course and weights of each layer, findings, filters and samples."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def write_board(network: Any, folder: Path, steps: int = 500) -> None:
             for record in records:
                 for key in record.keys() - {"epoch"}:
                     writer.add_scalar(f"{PREFIX}/{key}/{name}", record[key], int(record["epoch"]))
+        for name, rbm in machines.items():
+            writer.add_histogram(f"{PREFIX}/weights as pretrained/{name}", rbm.machine_.weight, rbm.epochs_)
         for finding in findings_of(network):
             words = f"**{finding.code}** {finding.layer}: {finding.message}. {finding.advice}"
             writer.add_text(f"{PREFIX}/findings", words)
