@@ -102,9 +102,7 @@ def test_what_is_written_to_gradients_shows_in_what_was_used(write: Callable[[Te
         used = true_grads(model, loss)
         truth = layer_norms(used)
         loss.backward()
-        for parameter in model.parameters():
-            write(parameter.grad)
-        for grad in used.values():
+        for grad in (*(parameter.grad for parameter in model.parameters()), *used.values()):
             write(grad)
         optimizer.step()
     assert shown(monitor, "grad_norm") == close(truth)
