@@ -23,6 +23,7 @@ def run(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_fit_score_sample_filters_export(tmp_path: Path) -> None:
     model = tmp_path / "dbn"
     quick = ("--hidden", "30,20", "--pretrain-epochs", 2, "--epochs", 5, "--save", model)
@@ -74,6 +75,7 @@ def test_tables_name_their_label(tmp_path: Path) -> None:
         read_rows("nothing")
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_course_filters_and_samples(tmp_path: Path) -> None:
     board = tmp_path / "board"
     quick = ("--hidden", "30,20", "--pretrain-epochs", 3, "--epochs", 2, "--save", tmp_path / "dbn")

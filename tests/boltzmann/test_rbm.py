@@ -74,6 +74,7 @@ def test_a_stream_of_batches_is_read_in_its_order() -> None:
     np.testing.assert_allclose(rbm.transform(Stream()), rbm.transform(X[:540]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pipelines_searches_and_data_frames() -> None:
     y = load_digits().target
     pipeline = make_pipeline(

@@ -154,6 +154,7 @@ def test_wandb_gets_totals_and_findings_and_layers_on_demand(layers: bool) -> No
     assert told
 
 
+@pytest.mark.slow
 def test_a_real_run_of_wandb_takes_what_the_sink_logs(tmp_path: Path) -> None:
     import wandb
 

@@ -142,6 +142,7 @@ def test_tensorboard_gets_the_looks(tmp_path: Path) -> None:
     np.testing.assert_allclose(list(norms.values()), seen[np.isfinite(seen)], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_script_that_fails_shows_its_own_traceback_and_leaves_a_run(tmp_path: Path) -> None:
     script(tmp_path, PLAIN + "\nraise ValueError('theirs')\n")
     watched = run("watch", "train.py", "--every", "1", "--out", "run", cwd=tmp_path)
