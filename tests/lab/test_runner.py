@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from steadygrad.errors import DataFileError, StoreError, UnsendableError, UsageE
 from steadygrad.lab import Grid, Result, Store, run, stored
 from steadygrad.training import Processes, Serial
 
-from .trainings import odd, perceptron
+from .trainings import deadly_grid, odd, perceptron
 
 GRID = Grid(perceptron, {"optimizer": ["SGD", "Adam"], "lr": [0.1, 0.2], "seed": [0, 1]}, looks=4)
 
@@ -152,16 +150,7 @@ def test_a_factory_has_to_return_a_setup() -> None:
 @pytest.mark.slow
 def test_processes_give_the_same_and_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     killed = tmp_path / "killed"
-
-    def deadly(lr: float, seed: int = 0) -> Any:
-        from tests.lab.trainings import perceptron
-
-        if lr == 0.3 and not killed.exists():
-            killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return perceptron(lr)
-
-    grid = Grid(deadly, {"lr": [0.1, 0.2, 0.3, 0.4], "seed": [0, 1]}, looks=2, name="deadly")
+    grid = deadly_grid(killed)
     with Store(tmp_path / "a.sqlite") as store:
         results = run(grid, store, Processes(2), together=2)
         assert len(store) == 8, "every unit is there once"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steadygrad.lab import Grid
 from steadygrad.lab.stack import Case, Stack, batch_rows
 from steadygrad.training import TrainingSetup
 
@@ -97,3 +102,17 @@ def torch_losses(case: Case, steps: int, backwards: bool = False) -> Tensor:
         optimizer.step()
         found.append(loss.item())
     return torch.tensor(found, dtype=torch.float64)
+
+
+def deadly_grid(killed: Path) -> Grid:
+    """Eight runs, one of which kills its worker the first time and leaves ``killed`` behind."""
+
+    def deadly(lr: float, seed: int = 0) -> Any:
+        from tests.lab.trainings import perceptron
+
+        if lr == 0.3 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return perceptron(lr)
+
+    return Grid(deadly, {"lr": [0.1, 0.2, 0.3, 0.4], "seed": [0, 1]}, looks=2, name="deadly")

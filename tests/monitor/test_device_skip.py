@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from steadygrad.monitor import Monitor
 from steadygrad.monitor.optimizer_tap import OptimizerTap
+from steadygrad.remedies import attach, clip_by_global_norm
 
 from .networks import batch, mlp
 
@@ -45,3 +48,28 @@ def test_the_gradients_that_are_finite_stay_as_they_are(monkeypatch: pytest.Monk
         before = [parameter.grad.clone() for parameter in model.parameters()]
         optimizer.step()
     assert all(torch.equal(parameter.grad, kept) for parameter, kept in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("monitor_first", [True, False])
+def test_a_clip_that_folds_itself_into_the_step_still_acts(
+    monkeypatch: pytest.MonkeyPatch, monitor_first: bool
+) -> None:
+    monkeypatch.setattr(OptimizerTap, "on_host", False)
+    models = {}
+    for watched in (True, False):
+        model = models[watched] = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+        monitor = Monitor(model, optimizer, every=10, on_nonfinite="skip") if watched else nullcontext()
+        with ExitStack() as stack:
+            if monitor_first:
+                stack.enter_context(monitor)
+            attach(optimizer, clip_by_global_norm(0.01))
+            if not monitor_first:
+                stack.enter_context(monitor)
+            for step in range(3):
+                x, y = batch(seed=step)
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+    for one, other in zip(models[True].parameters(), models[False].parameters(), strict=True):
+        assert torch.equal(one, other)

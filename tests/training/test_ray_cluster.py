@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -60,19 +58,12 @@ def test_results_come_in_order_and_errors_as_they_are(cluster: RayCluster) -> No
 
 @pytest.mark.slow
 def test_a_grid_on_a_cluster_survives_a_killed_worker(cluster: RayCluster, tmp_path: Path) -> None:
-    from steadygrad.lab import Grid, Store, run
+    from tests.lab.trainings import deadly_grid
+
+    from steadygrad.lab import Store, run
 
     killed = tmp_path / "killed"
-
-    def deadly(lr: float, seed: int = 0) -> Any:
-        from tests.lab.trainings import perceptron
-
-        if lr == 0.3 and not killed.exists():
-            killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return perceptron(lr)
-
-    grid = Grid(deadly, {"lr": [0.1, 0.2, 0.3, 0.4], "seed": [0, 1]}, looks=2, name="deadly")
+    grid = deadly_grid(killed)
     with Store(tmp_path / "a.sqlite") as store:
         results = run(grid, store, cluster, together=2)
         assert len(store) == 8, "every unit is there once"

@@ -86,9 +86,7 @@ def check(
         chosen = _codes(select) or list(configured.select)
         if isinstance(loaded, KerasModel):
             _refuse({"--from": source, "--forecast": forecast or None, "--device": device})
-            from steadygrad.integrations import keras
-
-            diagnosis = keras.diagnose(loaded.model, *loaded.batch, select=chosen, ignore=left_out)
+            diagnosis = _diagnose_keras(loaded, chosen, left_out)
         else:
             if source is not None:
                 _load_from(source, step, loaded)
@@ -109,6 +107,12 @@ def _known(configured: Settings, baseline: Path | None) -> list[str]:
     known = [code for code in configured.ignore if ":" in code]
     file = baseline or (Path(configured.baseline) if configured.baseline else None)
     return known if file is None else [*known, *known_in(file)]
+
+
+def _diagnose_keras(loaded: KerasModel, chosen: list[str], left_out: list[str]) -> Diagnosis:
+    from steadygrad.integrations import keras
+
+    return keras.diagnose(loaded.model, *loaded.batch, select=chosen, ignore=left_out)
 
 
 def _refuse(options: dict[str, object]) -> None:

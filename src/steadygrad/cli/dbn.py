@@ -56,10 +56,7 @@ def fit(
     After an interruption the same command goes on from the last complete epoch.
     """
     from steadygrad.boltzmann import DBN, RBM, DBNClassifier
-    from steadygrad.boltzmann.page import network_page
-    from steadygrad.boltzmann.portrait import findings_of
     from steadygrad.boltzmann.sources import usual_batch
-    from steadygrad.boltzmann.tensorboard import write_board
 
     if not save.parent.is_dir():
         raise UsageError(f"--save: expected a file in an existing folder, got {str(save)!r}.")
@@ -80,7 +77,15 @@ def fit(
         tuning: Any = {"n_epochs": epochs, "batch_size": batch_size, "random_state": seed, "verbose": True}
         network = DBNClassifier(sizes, rbm=rbm, method=kind, **tuning)
     _fit(network, rows, classes, save)
-    known = _figures(network, rows, classes, test)
+    _show(network, _figures(network, rows, classes, test), save, report, tensorboard)
+
+
+def _show(network: Any, known: dict[str, str], save: Path, report: Path | None, tensorboard: Path | None) -> None:
+    """Print figures and findings of a fitted network, and write its page and event files."""
+    from steadygrad.boltzmann.page import network_page
+    from steadygrad.boltzmann.portrait import findings_of
+    from steadygrad.boltzmann.tensorboard import write_board
+
     screen = console()
     for name, value in known.items():
         screen.print(f"{name}: {value}", soft_wrap=True)

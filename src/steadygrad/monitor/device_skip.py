@@ -24,10 +24,10 @@ def flag_step(optimizer: Optimizer) -> bool:
     kinds = {grad.dtype for grad in grads}
     for kind in kinds:  # times 1.0: the gradients stay bit for bit as they are
         torch._amp_foreach_non_finite_check_and_unscale_([grad for grad in grads if grad.dtype == kind], found, one)
-    optimizer.grad_scale, optimizer.found_inf = None, found  # type: ignore[attr-defined]
+    optimizer.found_inf = found  # type: ignore[attr-defined]  # grad_scale stays: a clip may have folded itself into it
     return True
 
 
 def unflag_step(optimizer: Optimizer) -> None:
     """Take the flag away after the step."""
-    del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+    del optimizer.found_inf  # type: ignore[attr-defined]
