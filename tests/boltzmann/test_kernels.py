@@ -69,6 +69,13 @@ def test_column_means_and_steps_are_those_of_torch() -> None:
     torch.testing.assert_close(other, plain)
 
 
+def test_products_with_a_vector_are_those_of_torch() -> None:
+    left = torch.randn(SHAPE, generator=seeded()).bfloat16()
+    right, vector = torch.randn((200, 70), generator=seeded(1)).bfloat16(), torch.randn(70, generator=seeded(2))
+    wanted = left.double().t() @ (right.double() @ vector.double())
+    torch.testing.assert_close(kernels.sandwich(left, right, vector), wanted.float(), rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_learning_gives_the_same_with_and_without_the_loops(momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Means over many steps agree: the two draw other random numbers."""

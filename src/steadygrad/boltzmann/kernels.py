@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-__all__ = ["column_mean", "draw_", "step_"]
+__all__ = ["column_mean", "draw_", "sandwich", "step_"]
 
 _KEYS = 2**31 - 1
 _LOG2E = np.float32(1.4426950408889634)
@@ -102,6 +102,36 @@ def _add_rows(rows: np.ndarray, total: np.ndarray) -> None:
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             total[j] += _widen(rows[i, j])
+
+
+@_compiled
+def _times(rows: np.ndarray, vector: np.ndarray, out: np.ndarray) -> None:
+    for i in range(rows.shape[0]):
+        total = np.float32(0.0)
+        for j in range(rows.shape[1]):
+            total += _widen(rows[i, j]) * vector[j]
+        out[i] = total
+
+
+@_compiled
+def _add_times(vector: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            out[j] += vector[i] * _widen(rows[i, j])
+
+
+def sandwich(left: Tensor, right: Tensor, vector: Tensor) -> Tensor:
+    """Return ``left^T (right vector)`` of bfloat16 matrices in float32; torch would widen both first.
+
+    Args:
+        left: Shape ``(n, a)``.
+        right: Shape ``(n, b)``.
+        vector: float32, shape ``(b,)``.
+    """
+    between, out = torch.empty(len(right)), torch.zeros(left.shape[1])
+    _times(right.view(torch.int16).numpy(), vector.numpy(), between.numpy())
+    _add_times(between.numpy(), left.view(torch.int16).numpy(), out.numpy())
+    return out
 
 
 def column_mean(rows: Tensor) -> Tensor:

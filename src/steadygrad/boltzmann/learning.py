@@ -127,11 +127,9 @@ def gradient(
         left += [-m[None], -shift.to(m)[None]]
         right += [biases["hidden.bias"].to(m)[None], n[None]]
     found = Gradient(torch.cat(left), torch.cat(right), biases)
-    if centers is not None:  # in float32: torch's products of bfloat16 matrices and vectors are slow
-        wide = torch.promote_types(found.left.dtype, torch.float32)
-        rows, columns = found.left.to(wide), found.right.to(wide)
-        shift = shift - rows.t() @ (columns @ n.to(wide))
-        biases["hidden.bias"] = biases["hidden.bias"] - (rows @ m.to(wide)) @ columns
+    if centers is not None:
+        shift = shift - _sandwich(found.left, found.right, n)
+        biases["hidden.bias"] = biases["hidden.bias"] - _sandwich(found.right, found.left, m)
     biases["visible.bias"] = shift * scale
     return found
 
@@ -284,6 +282,14 @@ def activity(means: Tensor, bounded: bool) -> dict[str, float]:
         found["stuck_units"] = (means.amin(0) > 1 - _OFF).float().mean()
         found["saturated"] = ((means - 0.5).abs() > 0.49).float().mean()
     return {name: float(value) for name, value in found.items()}
+
+
+def _sandwich(left: Tensor, right: Tensor, vector: Tensor) -> Tensor:
+    """Return ``left^T (right vector)``, in float32 or more; torch's products of bfloat16 with vectors are slow."""
+    wide = torch.promote_types(left.dtype, torch.float32)
+    if left.dtype == torch.bfloat16 and (kernels := kernels_for(left)):
+        return kernels.sandwich(left, right, vector.to(wide))
+    return left.to(wide).t() @ (right.to(wide) @ vector.to(wide))
 
 
 def _add_product(place: Tensor, change: Gradient, keep: float, rate: float) -> None:
