@@ -2,8 +2,10 @@
 
 Run: ``python benchmarks/repair.py [--method doctor]``, some 25 minutes of one core. Every case is treated without a
 look at its validation data; then the set-up that came out is trained afresh on three new seeds and scored on them.
-*Really repaired*: on average at least 90 % of the way from chance to the named healthy network. Results are kept case
-by case in ``--rows``, so that an interrupted run goes on. Exit code 1 if a bar is missed.
+*Really repaired*: on average at least 90 % of the way from chance to the named healthy network. *Alarmed*: has findings
+of one batch; beside them stand the healthy set-ups that were made without a fault, for some are healthy by outcome in
+spite of one, which the alarm then names. Results are kept case by case in ``--rows``, so that an interrupted run goes
+on. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -84,14 +86,18 @@ def tell(method: str, rows: list[Row]) -> bool:
     healthy = [row for row in rows if row["state"] == "healthy"]
     repaired = sum(row["after"] >= 0.9 for row in sick)
     changed = sum(row["changed"] for row in healthy)
+    made_healthy = [row for row in healthy if not row["faults"]]
+    alarmed, false = (sum(row["alarmed"] for row in group) for group in (healthy, made_healthy))
     harmed = sum(row["after"] < min(0.9, row["before"]) for row in healthy)
     cost = fmean(row["cost"] for row in rows) if rows else 0.0
     low, high = wilson(repaired, len(sick))
     print(
         f"| {method} | {repaired}/{len(sick)} = {repaired / max(len(sick), 1):.2f} [{low:.2f}, {high:.2f}] "
-        f"| {changed}/{len(healthy)} | {harmed}/{len(healthy)} | {cost:.2f} |"
+        f"| {changed}/{len(healthy)} | {harmed}/{len(healthy)} | {alarmed}/{len(healthy)}, {false}/{len(made_healthy)} "
+        f"| {cost:.2f} |"
     )
-    bars = (repaired >= 0.85 * len(sick), harmed == 0, changed <= 0.02 * len(healthy), cost <= 1.5)
+    quiet = changed <= 0.02 * len(healthy) and false <= 0.02 * len(made_healthy)
+    bars = (repaired >= 0.85 * len(sick), harmed == 0, quiet, cost <= 1.5)
     return all(bars)
 
 
@@ -117,8 +123,10 @@ def main() -> int:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
     print(f"{options.split}: {len(chosen)} cases\n")
-    print("| method | really repaired [95 %] | healthy changed | healthy harmed | cost in trainings |")
-    print("|---|---|---|---|---|")
+    print(
+        "| method | really repaired [95 %] | healthy changed | harmed | alarmed, made without fault | cost in trainings |"
+    )
+    print("|---|---|---|---|---|---|")
     reached = {m: tell(m, [row for row in rows if row["method"] == m and row["index"] in chosen]) for m in methods}
     return 0 if all(reached[m] for m in methods if m == "doctor") else 1
 

@@ -48,6 +48,7 @@ __all__ = ["treat"]
 
 HELD_OUT = 0.2  # share of the training data that chooses between trials
 PROOF_SEEDS = 3
+EVEN = 0.5  # probability of failing
 
 
 def treat(
@@ -126,7 +127,8 @@ def examine(
     course = _Course(given, setup, practice, diagnosis, held, seed, runner, diagnosis.forecast.steps)
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
     prospect = diagnosis.forecast.prospect
-    if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and diagnosis.healthy):
+    likely = diagnosis.healthy or diagnosis.forecast.probability < EVEN  # a finding may name what does no harm here
+    if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and likely):
         baseline = course.as_it_came()
         if is_good(baseline, diagnosis, held, runner.notes):
             return course.ended(Verdict.HEALTHY, [baseline])
