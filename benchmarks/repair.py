@@ -124,7 +124,7 @@ def main() -> int:
                 file.flush()
     print(f"{options.split}: {len(chosen)} cases\n")
     print(
-        "| method | really repaired [95 %] | healthy changed | harmed | alarmed, made without fault | cost in trainings |"
+        "| method | really repaired [95 %] | healthy changed | harmed | alarmed, made without fault | cost, trainings |"
     )
     print("|---|---|---|---|---|---|")
     reached = {m: tell(m, [row for row in rows if row["method"] == m and row["index"] in chosen]) for m in methods}
