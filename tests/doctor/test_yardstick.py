@@ -40,6 +40,19 @@ def test_binary_targets_count_every_entry() -> None:
     assert yardstick(setup, setup.train).chance == pytest.approx(0.75)
 
 
+def test_each_of_several_labels_has_its_own_commonest_answer() -> None:
+    y = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]] * 25)
+    setup = TrainingSetup(mlp(2), F.binary_cross_entropy_with_logits, train=(torch.randn(100, 8), y))
+    assert yardstick(setup, setup.train).chance == pytest.approx((0.75 + 1.0) / 2)
+
+
+def test_sequences_of_several_lengths_share_one_commonest_answer() -> None:
+    batches = [(torch.randn(10, n), torch.zeros(10, n)) for n in (3, 5)]
+    batches[0][1][:5] = 1.0
+    setup = TrainingSetup(torch.nn.Identity(), F.binary_cross_entropy_with_logits, train=batches)
+    assert yardstick(setup, setup.train).chance == pytest.approx(65 / 80)
+
+
 def test_real_targets_have_chance_zero() -> None:
     setup = setup_of(mlp(1), plane(), F.mse_loss)
     assert yardstick(setup, setup.validation) == Yardstick("R2", 0.0, 9 / 100)

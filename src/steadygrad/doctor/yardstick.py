@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import torch
-
 from steadygrad.doctor.reference import task_and_output
 from steadygrad.training import Data, TrainingSetup, chance_of, device_of, labels_of, one_pass, target_of
 
@@ -68,7 +66,7 @@ def yardstick(setup: TrainingSetup, data: Data, references: Sequence[float] = ()
     if task.kind not in ("classes", "binary", "real"):
         return Yardstick(task.name)
     batches = one_pass(data, setup.batch_size, device_of(setup))
-    targets = torch.cat([labels_of(task, target_of(batch)) for batch in batches])
+    targets = labels_of(task, (target_of(batch) for batch in batches))
     chance = chance_of(task, targets)
     assert chance is not None
     if task.kind == "real":

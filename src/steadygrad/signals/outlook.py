@@ -118,7 +118,7 @@ def _samples(setup: TrainingSetup) -> list[Batch]:
 
 def _labels(task: Task, batches: list[Batch]) -> Tensor:
     scored = task.kind in ("classes", "binary")
-    return torch.cat([labels_of(task, target_of(batch)) for batch in batches]) if scored else torch.empty(0)
+    return labels_of(task, (target_of(batch) for batch in batches)) if scored else torch.empty(0)
 
 
 @torch.no_grad()

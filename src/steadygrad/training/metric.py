@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -86,17 +87,27 @@ def evaluate(setup: TrainingSetup, model: nn.Module, data: Data) -> tuple[Task, 
     return task, score if math.isfinite(score) else -math.inf
 
 
-def labels_of(task: Task, target: Tensor) -> Tensor:
-    """Return what is scored of a batch of targets, in one row: one-hot rows as indices, without what is ignored."""
+def labels_of(task: Task, targets: Iterable[Tensor]) -> Tensor:
+    """Return what is scored of batches of targets: one-hot rows as indices, without what is ignored, in one row.
+
+    Several labels at a time keep a column each if every batch has as many.
+    """
+    parts = list(targets)
     if task.kind == "classes":
-        target = target.argmax(1) if target.is_floating_point() else target[target != IGNORED_CLASS]
-    return target.reshape(-1)
+        parts = [part.argmax(1) if part.is_floating_point() else part[part != IGNORED_CLASS] for part in parts]
+    columns = {part.shape[1:] for part in parts}
+    if task.kind == "binary" and len(columns) == 1 and columns != {torch.Size()}:
+        return torch.cat(parts).flatten(1)
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 def chance_of(task: Task, targets: Tensor) -> float | None:
     """Return the score of the best constant answer to these labels; None where it is not known."""
     if task.kind not in ("classes", "binary"):
         return 0.0 if task.kind == "real" else None
+    if task.kind == "binary":  # the commoner answer of each label
+        share = (targets > 0.5).double().mean(0)
+        return torch.maximum(share, 1 - share).mean().item()
     _, counts = targets.unique(return_counts=True)
     return counts.max().item() / counts.sum().item()
 
