@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
-from zoo import case, indices, labels
+from zoo import SPLITS, case, labels
 
 import steadygrad as sg
 from steadygrad.diagnosis.forecast import CERTAIN, features
@@ -33,7 +33,7 @@ def measure(path: Path, split: str) -> list[Row]:
     known = {row["index"] for row in rows}
     labelled = labels()
     with path.open("a") as file:
-        for index in indices(split):
+        for index in SPLITS[split]:
             if index in known or index not in labelled or labelled[index].state == "grey":
                 continue
             found = case(index)

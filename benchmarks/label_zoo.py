@@ -12,7 +12,7 @@ import time
 from collections import Counter
 
 import torch
-from zoo.cases import COUNT, case, indices
+from zoo.cases import SPLITS, case
 from zoo.labels import FILE, key, label_of, scores_of, train_reference
 
 from steadygrad.records import write_whole
@@ -23,7 +23,7 @@ def main() -> None:
     parser.parse_args()
     torch.set_num_threads(1)
     saved = json.loads(FILE.read_text()) if FILE.exists() else {"references": {}, "labels": {}}
-    for index in range(COUNT):
+    for index in sorted(index for indices in SPLITS.values() for index in indices):
         if str(index) in saved["labels"]:
             continue
         found = case(index)
@@ -35,8 +35,8 @@ def main() -> None:
         seconds = round((time.perf_counter() - begin) / 3, 2)
         saved["labels"][str(index)] = [label.state, list(label.shares), seconds]
         _save(saved)
-    for split in ("development", "held-out"):
-        print(split, dict(Counter(saved["labels"][str(index)][0] for index in indices(split))))
+    for split, indices in SPLITS.items():
+        print(split, dict(Counter(saved["labels"][str(index)][0] for index in indices)))
 
 
 def _save(saved: dict) -> None:

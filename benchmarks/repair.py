@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from forecast import wilson
 from rivals import autotrainer, random_search, recipe
-from zoo import Case, case, chance_and_reference, indices, label_of, labels
+from zoo import SPLITS, Case, case, chance_and_reference, label_of, labels
 
 import steadygrad as sg
 from steadygrad.doctor.budget import Budget
@@ -103,7 +103,7 @@ def tell(method: str, rows: list[Row]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=("development", "held-out"), default="held-out")
+    parser.add_argument("--split", choices=SPLITS, default="held-out")
     parser.add_argument("--method", choices=METHODS, action="append")
     parser.add_argument("--most", type=int, default=10_000, help="treat no more cases than this")
     parser.add_argument("--rows", type=Path, default=Path("repair.jsonl"), help="where results are kept")
@@ -113,7 +113,7 @@ def main() -> int:
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
     known = {(row["index"], row["method"]) for row in rows}
     labelled = labels()
-    chosen = [i for i in indices(options.split) if i in labelled and labelled[i].state != "grey"][: options.most]
+    chosen = [i for i in SPLITS[options.split] if i in labelled and labelled[i].state != "grey"][: options.most]
     methods = options.method or list(METHODS)
     with options.rows.open("a") as file:
         for method, index in ((m, i) for m in methods for i in chosen):

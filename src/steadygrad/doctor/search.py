@@ -19,9 +19,11 @@ __all__ = ["choose", "search"]
 
 # Successive halving (Jamieson and Talwalkar 2016): all prescriptions train for the first share of the planned steps,
 # the best of them afresh for the second.
-FIRST_SHARE, SECOND_SHARE = 1 / 20, 1 / 4
+FIRST_SHARE, SECOND_SHARE = 1 / 20, 1 / 5
 FIRST_LEAST, SECOND_LEAST = 10, 40  # steps that a comparison needs
-HALF = 1 / 2  # where that tells nothing
+# Where the best has come less than this share of the way to a perfect answer, that tells nothing: some networks, with
+# embeddings above all, stay where they are for a long time before they take off. Then the best train to the end.
+LITTLE = 0.1
 FINALISTS = 2
 # A smaller change goes on beside the best one if it has come this share of the best one's way above chance.
 CLOSE = 0.75
@@ -83,9 +85,11 @@ def search(
     last += train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
     finalists = _finalists(last, held, budget.trials)
     last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
-    if last and not any(held.beyond_luck(_score(answer)) for answer in last):
-        slow = finalists[: FINALISTS + (not finalists[0].steps)]
-        last = train("training them for half of the steps", slow, HALF, SECOND_LEAST)
+    perfect = replace(held, reference=1.0)
+    started, enough = perfect.at(LITTLE) or -math.inf, perfect.at(GOOD_SHARE) or math.inf
+    if last and not any(held.beyond_luck(_score(answer)) and _score(answer) >= started for answer in last):
+        slow = [each for each in finalists if each.steps] or finalists
+        last = train("training them to the end", slow, 1.0, SECOND_LEAST, enough)
     elif (smaller := _smaller(last, held)) is not None:
         prescription, enough = smaller
         train("training a smaller change to its end", [prescription], 1.0, SECOND_LEAST, enough)

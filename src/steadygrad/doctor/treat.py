@@ -30,7 +30,7 @@ from steadygrad.doctor.treatment import Treatment
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
 from steadygrad.errors import SetupError, UsageError
-from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Prospect, Trial, Verdict
+from steadygrad.records import Diagnosis, Outcome, Part, Prescription, Trial, Verdict
 from steadygrad.training import (
     Data,
     Executor,
@@ -126,9 +126,8 @@ def examine(
     held = yardstick(practice, practice.validation)
     course = _Course(given, setup, practice, diagnosis, held, seed, runner, diagnosis.forecast.steps)
     nonfinite = _nonfinite(practice.train) or _nonfinite(practice.validation)
-    prospect = diagnosis.forecast.prospect
     likely = diagnosis.healthy or diagnosis.forecast.probability < EVEN  # a finding may name what does no harm here
-    if nonfinite or prospect is Prospect.TRAINS or (prospect is Prospect.UNSURE and likely):
+    if nonfinite or likely:
         baseline = course.as_it_came()
         if is_good(baseline, diagnosis, held, runner.notes):
             return course.ended(Verdict.HEALTHY, [baseline])
