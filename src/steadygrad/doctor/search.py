@@ -47,6 +47,7 @@ def search(
     seed: int,
     runner: Runner,
     allow: Collection[str] = (),
+    known: bool = False,
 ) -> tuple[Trial, list[Trial]]:
     """Train all prescriptions for a short time and the best of them for longer.
 
@@ -60,6 +61,7 @@ def search(
         seed: Seed of all trainings.
         runner: Runs them; all stages may be cut short.
         allow: What may be changed besides, as :func:`prescribe` has it.
+        known: Whether the set-up as it came was trained to its end before; then it does not go beyond the first stage.
 
     Returns:
         The set-up as it came, and a trial for each prescription, the smallest change first.
@@ -84,12 +86,13 @@ def search(
     last = train("training it as it is", [Prescription()], FIRST_SHARE, FIRST_LEAST)
     last += train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
     finalists = _finalists(last, held, budget.trials)
+    changes = [each for each in finalists if each.steps] or finalists
+    finalists = changes if known else finalists
     last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
     perfect = replace(held, reference=1.0)
     started, enough = perfect.at(LITTLE) or -math.inf, perfect.at(GOOD_SHARE) or math.inf
     if last and not any(held.beyond_luck(_score(answer)) and _score(answer) >= started for answer in last):
-        slow = [each for each in finalists if each.steps] or finalists
-        last = train("training them to the end", slow, 1.0, SECOND_LEAST, enough)
+        last = train("training them to the end", changes, 1.0, SECOND_LEAST, enough)
     elif (smaller := _smaller(last, held)) is not None:
         prescription, enough = smaller
         train("training a smaller change to its end", [prescription], 1.0, SECOND_LEAST, enough)

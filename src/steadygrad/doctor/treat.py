@@ -183,9 +183,9 @@ class _Course:
 def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examination:
     """Search for a cure; where there is none, say whether the set-up is well enough as it came."""
     practice, diagnosis, seed, runner = course.practice, course.diagnosis, course.seed, course.runner
-    short, trials = search(practice, diagnosis, course.held, budget, seed, runner, allow)
-    course.cost += short.cost + sum(trial.cost for trial in trials)
     baseline = course.baseline
+    short, trials = search(practice, diagnosis, course.held, budget, seed, runner, allow, baseline is not None)
+    course.cost += short.cost + sum(trial.cost for trial in trials)
     given = short if baseline is None else max(short, baseline, key=lambda trial: trial.score)
     chosen = choose(trials, given, course.held)
     if chosen is not None:
