@@ -27,6 +27,8 @@ LITTLE = 0.1
 FINALISTS = 2
 # A smaller change goes on beside the best one if it has come this share of the best one's way above chance.
 CLOSE = 0.75
+# Where it is still far from perfect, the best one also trains for this many times as long.
+LONGER = 2
 # The set-up as it came goes on only if it is not left behind by more than this share of the best.
 IN_REACH = 0.5
 # The winner is also tried with its optimizer's rate times this.
@@ -93,6 +95,9 @@ def search(
     started, enough = perfect.at(LITTLE) or -math.inf, perfect.at(GOOD_SHARE) or math.inf
     if last and not any(held.beyond_luck(_score(answer)) and _score(answer) >= started for answer in last):
         last = train("training them to the end", changes, 1.0, SECOND_LEAST, enough)
+        best = max(last, key=_score, default=None)
+        if best is not None and budget.steps is None and held.beyond_luck(_score(best)) and _score(best) < enough:
+            last += train("training the best for longer than planned", [_longer(best.prescription)], LONGER, 0, enough)
     elif (smaller := _smaller(last, held)) is not None:
         prescription, enough = smaller
         train("training a smaller change to its end", [prescription], 1.0, SECOND_LEAST, enough)
@@ -166,6 +171,13 @@ def _smaller(answers: Sequence[Answer], held: Yardstick) -> tuple[Prescription, 
 
 def _is_surgery(answer: Answer) -> bool:
     return any(step.remedy in SURGERY for step in answer.prescription.steps)
+
+
+def _longer(prescription: Prescription) -> Prescription:
+    """Return a prescription that also prolongs the training, unless it does already."""
+    longer = Step("longer_training", {"times": LONGER})
+    steps = prescription.steps if _times(prescription) > 1 else (*prescription.steps, longer)
+    return Prescription(steps, rationale(steps))
 
 
 def _times(prescription: Prescription) -> int:
