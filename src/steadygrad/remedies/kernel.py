@@ -12,16 +12,14 @@ from typing import Any
 __all__ = ["sum_of_squares_kernel"]
 
 Kernel = Callable[[int, int], float]
-_ROW = 256  # entries; a float32 sum of so many squares, in several lanes, errs by less than 1e-6
 
 
 @cache
 def sum_of_squares_kernel() -> Kernel | None:
-    """Return ``kernel(address, count)``, which sums the squares of contiguous float32 entries.
+    """Return ``kernel(address, count)``, which sums the squares of contiguous float32 entries in float64.
 
-    Sums over short rows, in float32, are combined in float64. It runs in the calling thread and lets others run
-    meanwhile; inf and NaN come through. The first call of this function compiles it, or reads it from numba's cache, in
-    about a second.
+    It runs in the calling thread and lets others run meanwhile; inf and NaN come through. The first call of this
+    function compiles it, or reads it from numba's cache, in about a second.
 
     Returns:
         None if numba is not installed or does not work.
@@ -35,27 +33,26 @@ def sum_of_squares_kernel() -> Kernel | None:
 def _compile(cached: bool) -> Kernel:
     numba: Any = import_module("numba")
 
-    single, double = numba.float32, numba.float64
-
     @numba.cfunc("float64(CPointer(float32), intp)", cache=cached, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
     def sum_of_squares(pointer: Any, count: int) -> float:
         # From four places at once, for which processors fetch ahead better than for one.
         entries = numba.carray(pointer, count)
-        part = count // (4 * _ROW) * _ROW
-        total = 0.0
-        for start in range(0, part, _ROW):
-            one, two = entries[start : start + _ROW], entries[part + start : part + start + _ROW]
-            three, four = entries[2 * part + start :], entries[3 * part + start :]
-            first = second = third = fourth = single(0)
-            for i in range(_ROW):
-                first += one[i] * one[i]
-                second += two[i] * two[i]
-                third += three[i] * three[i]
-                fourth += four[i] * four[i]
-            total += double(first) + double(second) + double(third) + double(fourth)
-        for i in range(4 * part, count):
-            total += double(entries[i]) * double(entries[i])
-        return total
+        part = count // 4
+        one, two, three, rest = (
+            entries[:part],
+            entries[part : 2 * part],
+            entries[2 * part : 3 * part],
+            entries[3 * part :],
+        )
+        first = second = third = last = 0.0
+        for i in range(part):
+            first += numba.float64(one[i]) * numba.float64(one[i])
+            second += numba.float64(two[i]) * numba.float64(two[i])
+            third += numba.float64(three[i]) * numba.float64(three[i])
+            last += numba.float64(rest[i]) * numba.float64(rest[i])
+        for i in range(part, len(rest)):
+            last += numba.float64(rest[i]) * numba.float64(rest[i])
+        return first + second + third + last
 
     kernel = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_ssize_t)(sum_of_squares.address)
     kernel.keeps = sum_of_squares  # type: ignore[attr-defined]  # its machine code lives as long as it does

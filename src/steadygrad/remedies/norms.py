@@ -46,7 +46,7 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
 
     Sums over short rows are combined in float64. Where a sum of squares is zero, tiny or not finite, the tensor is
     scaled by its largest entry and read again. Large sets of float32 tensors are read by a compiled kernel if there is
-    one.
+    one, which sums in float64 throughout.
     """
     norms = [0.0] * len(tensors)
     kernel = sum_of_squares_kernel() if sum(tensor.numel() for tensor in tensors) > _LARGE else None
@@ -56,7 +56,7 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     for i, tensor in enumerate(tensors):
         if kernel is not None and tensor.dtype is torch.float32 and tensor.is_cpu and tensor.numel() <= longest:
             dense = tensor if tensor.is_contiguous() else _flat(tensor)  # a name keeps a copy alive during the call
-            norms[i] = _checked(math.sqrt(kernel(dense.data_ptr(), tensor.numel())), tensor)
+            norms[i] = math.sqrt(kernel(dense.data_ptr(), tensor.numel()))
         else:
             others.setdefault((tensor.device, tensor.dtype), []).append(i)
     for (device, dtype), where in others.items():
