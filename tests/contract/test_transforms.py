@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 
 from steadygrad.remedies import CATALOGUE, Gradients, GradientTransform, Site, attach
 
+from . import loops
+from .loops import Way
 from .transforms import CASES, STEPS, loss_of, network, train_by_hand
 
 every_transform = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
@@ -29,27 +30,16 @@ def weights(model: nn.Module) -> list[Tensor]:
 
 
 def train(
-    transform: GradientTransform,
-    optimizer_of: Callable[..., torch.optim.Optimizer],
-    step_of: Callable[..., Any] | None = None,
+    transform: GradientTransform, optimizer_of: Callable[..., torch.optim.Optimizer], way: Way = loops.plain
 ) -> list[Tensor]:
-    """Train with the transform attached; ``step_of(model, optimizer)`` gives what makes one step from its number."""
+    """Train with the transform attached."""
     model = network()
     optimizer = optimizer_of(model.parameters())
     attach(optimizer, transform)
-    advance = (step_of or plain_step)(model, optimizer)
+    advance = way(model, optimizer)
     for step in range(STEPS):
         advance(step)
     return weights(model)
-
-
-def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], None]:
-    def advance(step: int) -> None:
-        optimizer.zero_grad()
-        loss_of(model, step).backward()
-        optimizer.step()
-
-    return advance
 
 
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -97,69 +87,18 @@ def test_attached_it_gives_the_numbers_of_a_training_by_hand(make, optimizer_of)
 
 @every_transform
 @every_optimizer
-@pytest.mark.parametrize("unscale", [False, True])
-def test_a_grad_scaler_changes_nothing(make, optimizer_of, unscale: bool) -> None:
-    def scaled(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], None]:
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-
-        def advance(step: int) -> None:
-            optimizer.zero_grad()
-            scaler.scale(loss_of(model, step)).backward()
-            if unscale:
-                scaler.unscale_(optimizer)
-            scaler.step(optimizer)
-            scaler.update()
-
-        return advance
-
-    assert_same(train(make(), optimizer_of, scaled), train_by_hand(make(), optimizer_of))
-
-
-@every_transform
-@every_optimizer
-def test_accumulation_and_closures_give_the_same_numbers(make, optimizer_of) -> None:
-    def accumulated(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], None]:
-        def advance(step: int) -> None:
-            optimizer.zero_grad()
-            for _ in range(2):
-                (loss_of(model, step) / 2).backward()
-            optimizer.step()
-
-        return advance
-
-    def closed(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], None]:
-        def advance(step: int) -> None:
-            def closure() -> Tensor:
-                optimizer.zero_grad()
-                loss = loss_of(model, step)
-                loss.backward()
-                return loss
-
-            loss = optimizer.step(closure) if step % 2 else optimizer.step(closure=closure)
-            assert loss.isfinite()
-
-        return advance
-
-    expected = train_by_hand(make(), optimizer_of)
-    assert_same(train(make(), optimizer_of, accumulated), expected)
-    assert_same(train(make(), optimizer_of, closed), expected)
+@pytest.mark.parametrize("way", [loops.scaled, loops.unscaled, loops.accumulated, loops.closed])
+def test_every_way_to_step_gives_the_same_numbers(make, optimizer_of, way: Way) -> None:
+    assert_same(train(make(), optimizer_of, way), train_by_hand(make(), optimizer_of))
 
 
 @every_optimizer
-@pytest.mark.parametrize("name", ["chain", "clip_by_global_norm", "skip_spikes"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("chain", "skip_spikes") else [pytest.mark.slow]) for n in CASES]
+)
 def test_a_compiled_step_gives_the_same_numbers(name: str, optimizer_of) -> None:
-    def compiled(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], None]:
-        torch._dynamo.reset()
-        stepping = torch.compile(optimizer.step, backend="eager")
-
-        def advance(step: int) -> None:
-            optimizer.zero_grad()
-            loss_of(model, step).backward()
-            stepping()
-
-        return advance
-
-    assert_same(train(CASES[name](), optimizer_of, compiled), train_by_hand(CASES[name](), optimizer_of))
+    found = train(CASES[name](), optimizer_of, loops.compiled)
+    assert_same(found, train_by_hand(CASES[name](), optimizer_of))
 
 
 @every_transform
@@ -169,7 +108,7 @@ def test_it_resumes_exactly_from_a_saved_state(make, optimizer_of) -> None:
     model = network()
     optimizer = optimizer_of(model.parameters())
     attach(optimizer, make())
-    advance = plain_step(model, optimizer)
+    advance = loops.plain(model, optimizer)
     for step in range(STEPS // 2):
         advance(step)
     file = io.BytesIO()
@@ -183,7 +122,7 @@ def test_it_resumes_exactly_from_a_saved_state(make, optimizer_of) -> None:
     attach(optimizer, make())
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    advance = plain_step(model, optimizer)
+    advance = loops.plain(model, optimizer)
     for step in range(STEPS // 2, STEPS):
         advance(step)
     assert all(torch.equal(a, b) for a, b in zip(weights(model), expected, strict=True))
@@ -194,11 +133,11 @@ def test_a_copy_of_the_optimizer_goes_on_alike_and_apart(make) -> None:
     model = network()
     optimizer = fused_adamw(model.parameters())
     attach(optimizer, make())
-    advance = plain_step(model, optimizer)
+    advance = loops.plain(model, optimizer)
     for step in range(4):
         advance(step)
     copied_model, copied = copy.deepcopy((model, optimizer))
-    for both in (plain_step(copied_model, copied), advance):
+    for both in (loops.plain(copied_model, copied), advance):
         for step in range(4, STEPS):
             both(step)
     assert_same(weights(copied_model), weights(model))

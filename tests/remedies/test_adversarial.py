@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
@@ -40,10 +41,36 @@ def test_the_second_half_of_a_training_batch_is_attacked_as_the_formula_says(mak
     run_model(treated, treated.model, batch)
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(setup.model(leaf), y), leaf)
-    expected = fgsm(x, gradient, 0.1 * x.std(correction=0))
+    expected = fgsm(x, gradient, 0.1 * x.std(correction=0)).clamp(x.min(), x.max())
     assert torch.equal(seen[-1][:24], x[:24])
     torch.testing.assert_close(seen[-1][24:], expected[24:])
     assert all(parameter.grad is None for parameter in treated.model.parameters())
+
+
+def test_pixels_stay_within_their_range(make_setup, mlp) -> None:
+    setup = make_setup(mlp())
+    black_and_white = (setup.train[0] > 0).float()
+    treated = adversarial_samples(epsilon=0.5)(setup.replace(train=(black_and_white, setup.train[1])))
+    seen = inputs_of(treated.model)
+    run_model(treated, treated.model, treated.train)
+    assert not torch.equal(seen[-1], black_and_white)
+    assert (seen[-1].min(), seen[-1].max()) == (0, 1)
+
+
+def test_the_pass_that_attacks_leaves_no_trace(make_setup) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    setup = make_setup(body)
+    outputs, buffers, states = [], [], []
+    for each in (setup, adversarial_samples(epsilon=0.0)(setup)):
+        model = copy.deepcopy(each.model)
+        torch.manual_seed(1)
+        outputs.append(run_model(each, model, each.train))
+        buffers.append(list(model.buffers()))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*outputs)
+    assert torch.equal(*states)
+    assert all(torch.equal(a, b) for a, b in zip(*buffers, strict=True))
 
 
 def test_evaluation_and_diagnosis_see_clean_samples_once(make_setup, mlp) -> None:

@@ -77,7 +77,8 @@ _COUPLED = frozenset({"softmax", "softmin", "log_softmax", "softmax2d", "glu"})
         summary="Swap the hidden activations for ones that neither saturate nor die.",
         formula="gelu: x * Phi(x); silu: x * sigmoid(x); selu: 1.0507 * (x if x > 0 else 1.6733 * (exp(x) - 1))",
         not_for="Weights of the wrong scale: initialize for the new activation. ReLU6, hard tanh and hard sigmoid have "
-        "slope 0 beyond their bounds, as ReLU has below 0; a step has slope 0 everywhere.",
+        "slope 0 beyond their bounds, as ReLU has below 0; a step has slope 0 everywhere. Layers whose biases hold all "
+        "units below 0 stay dead with GELU and leaky ReLU, not with ELU.",
         hurts="Sigmoids that serve as gates are swapped too; weights keep the scale that suited the old activation.",
         reference="Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415; Klambauer et al. 2017 (SELU), "
         "https://arxiv.org/abs/1706.02515",

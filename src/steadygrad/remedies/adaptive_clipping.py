@@ -17,7 +17,7 @@ from steadygrad.remedies.thresholds import Threshold, by_step, positive
 __all__ = ["adaptive_clip"]
 
 _LEAST_GRADIENT_NORM = 1e-6  # that a limit is divided by, as timm has it
-_BLOCK = 1 << 19  # entries; so many of gradient and weight stay in a processor's cache
+_BLOCK = 1 << 21  # entries; so many of gradient and weight stay in a processor's last cache
 
 
 def adaptive_clip(
@@ -107,8 +107,11 @@ def _groups(parts: list[Tensor], weights: list[Tensor], block: float) -> Iterato
     group: list[tuple[Tensor, Tensor]] = []
     size = 0
     for part, weight in zip(parts, weights, strict=True):
-        units = len(part) if part.numel() <= block else max(1, int(block) // part[0].numel())
-        for pair in zip(part.split(units), weight.split(units), strict=True):
+        pairs = [(part, weight)]
+        if part.numel() > block:
+            units = max(1, int(block) // part[0].numel())
+            pairs = list(zip(part.split(units), weight.split(units), strict=True))
+        for pair in pairs:
             if group and size + pair[0].numel() > block:
                 yield group
                 group, size = [], 0
@@ -136,8 +139,8 @@ def _clip_units_(parts: list[Tensor], limits: Tensor, norms: Tensor, bound: floa
         usual = factors.clamp(max=1.0)
         if not least > 0:  # squares overflow, or an entry is not finite
             usual.masked_fill_(~(factors > 0), 1.0)
-        for part, factor in zip(parts, usual.split(counts), strict=True):
-            part.mul_(factor.view(-1, *[1] * (part.dim() - 1)))
+        shapes = [(-1, *[1] * (part.dim() - 1)) for part in parts]
+        torch._foreach_mul_(parts, [f.view(shape) for f, shape in zip(usual.split(counts), shapes, strict=True)])
         if not least > 0:
             for part, factor, limit in zip(parts, factors.split(counts), limits.split(counts), strict=True):
                 _multiply_overflowing_(part, limit, factor)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,13 @@ from steadygrad.errors import NotApplicableError, UsageError
 from steadygrad.remedies.augmentation import Forward, check_inputs, map_inputs
 from steadygrad.remedies.remedy import Card, Site, remedy
 from steadygrad.signals.recorder import Recorder
-from steadygrad.training import Batch, TrainingSetup, call_model, target_of
+from steadygrad.training import Batch, TrainingSetup, call_model, preserved_random_state, target_of
 
 __all__ = ["WithAdversaries", "adversarial_samples", "fgsm"]
 
 
 def fgsm(x: Tensor, gradient: Tensor, epsilon: float | Tensor) -> Tensor:
-    """Return the adversarial sample ``x + epsilon * sign(gradient of the loss by x)``.
+    """Return the adversarial sample ``x + epsilon * sign(gradient of the loss by x)``; it may leave the range of ``x``.
 
     Reference:
         Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015, sec. 4. https://arxiv.org/abs/1412.6572
@@ -33,8 +34,10 @@ def fgsm(x: Tensor, gradient: Tensor, epsilon: float | Tensor) -> Tensor:
 class WithAdversaries:
     """A ``forward(model, batch)`` that replaces the second half of a batch by adversarial samples, in training mode.
 
-    They are made by the weights of the moment, in a forward and backward pass of their own. Evaluation sees clean
-    samples, and so does a diagnosis, whose recorder would take the extra pass for further layers.
+    They are made by the weights of the moment, in a forward and backward pass of their own that leaves no trace:
+    buffers are put back, and the pass that trains draws the same dropout masks. They stay within the range of the
+    batch's inputs, as pixels have one (the paper does not clip). Evaluation sees clean samples, and so does a
+    diagnosis, whose recorder would take the extra pass for further layers.
 
     Attributes:
         forward: The set-up's own; None for the default.
@@ -61,8 +64,9 @@ class WithAdversaries:
             return leaves[-1]
 
         clean = map_inputs(batch, to_leaf)
-        loss = self.loss((self.forward or call_model)(model, clean), target_of(batch))
-        gradients = iter(torch.autograd.grad(loss, leaves, allow_unused=True))
+        with preserved_random_state(), _kept_buffers(model):
+            loss = self.loss((self.forward or call_model)(model, clean), target_of(batch))
+            gradients = iter(torch.autograd.grad(loss, leaves, allow_unused=True))
         return map_inputs(batch, lambda x: self._half(x, next(gradients)))
 
     def _half(self, x: Tensor, gradient: Tensor | None) -> Tensor:
@@ -70,7 +74,19 @@ class WithAdversaries:
         if gradient is None:  # an input that the loss does not depend on
             return x
         epsilon = self.epsilon * x.std(correction=0)
-        return torch.cat([x[:half], fgsm(x[half:], gradient[half:], epsilon)])
+        attacked = fgsm(x[half:], gradient[half:], epsilon)
+        return torch.cat([x[:half], attacked.clamp(x.min(), x.max())])
+
+
+@contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put back what a pass in training mode changes, as BatchNorm's statistics."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, old in kept:
+            if not torch.equal(buffer, old):
+                buffer.copy_(old)
 
 
 @remedy(
@@ -83,8 +99,8 @@ class WithAdversaries:
         "https://arxiv.org/abs/1611.01236, for mixed batches",
         hurts="Accuracy on clean samples; gradients of the inputs grow during training more often than they shrink.",
         cost="one further forward and backward pass a step",
-        not_for="Vanishing and exploding: no layer is changed. BatchNorm sees each batch twice.",
-        formula="x <- x + e * sign(dL/dx) for half of each batch",
+        not_for="Vanishing and exploding: no layer is changed.",
+        formula="x <- x + e * sign(dL/dx) within the range of x, for half of each batch",
     )
 )
 def adversarial_samples(setup: TrainingSetup, *, epsilon: float = 0.1) -> TrainingSetup:

@@ -15,6 +15,7 @@ from steadygrad.errors import NotApplicableError, UsageError
 from steadygrad.records import Symptom
 from steadygrad.remedies.constraints import weight_steps, with_weight_steps
 from steadygrad.remedies.remedy import Card, Site, remedy
+from steadygrad.remedies.sharding import sharded_dims
 from steadygrad.remedies.with_transforms import gradient_transforms, with_transforms
 from steadygrad.training import TrainingSetup, first_batch, preserved, run_model, trainable
 
@@ -37,6 +38,9 @@ class CenteredAdam(torch.optim.Adam):
         means: For each layer its weight, its bias and the mean of its inputs, of shape ``(fan_in,)``.
         settings: As for ``torch.optim.Adam``.
 
+    Raises:
+        NotApplicableError: If a layer is spread over processes.
+
     Reference:
         Schraudolph, Centering Neural Network Gradients, 1998, sec. 2. https://doi.org/10.1007/3-540-49430-8_11
     """
@@ -45,6 +49,12 @@ class CenteredAdam(torch.optim.Adam):
         self, params: Any, means: Iterable[tuple[nn.Parameter, nn.Parameter, Tensor]] = (), **settings: Any
     ) -> None:
         super().__init__(params, **settings)
+        means = list(means)
+        if any(sharded_dims(parameter) for weight, bias, _ in means for parameter in (weight, bias)):
+            raise NotApplicableError(
+                "CenteredAdam: expected parameters that each process holds whole, got shards of them (FSDP2). "
+                "Use DDP or optimizer(name=...)."
+            )
         self._means = [(weight, bias, mean.to(weight)) for weight, bias, mean in means]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,6 +74,9 @@ class CenteredAdam(torch.optim.Adam):
             weight.grad.addr_(bias.grad, mean, alpha=-1)
         before = [weight @ mean for weight, _, mean in layers]
         super().step()
+        found_inf = getattr(self, "found_inf", None)  # from GradScaler: the fused kernel skipped this step
+        if found_inf is not None and found_inf.item():
+            return loss
         for (weight, bias, mean), old in zip(layers, before, strict=True):
             bias.add_(old).addmv_(weight, mean, alpha=-1)
         return loss

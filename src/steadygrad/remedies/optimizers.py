@@ -15,6 +15,7 @@ from steadygrad.errors import NotApplicableError, UsageError
 from steadygrad.records import Symptom
 from steadygrad.remedies.constraints import weight_steps, with_weight_steps
 from steadygrad.remedies.remedy import Card, Site, remedy
+from steadygrad.remedies.sharding import local_part
 from steadygrad.remedies.with_transforms import gradient_transforms, with_transforms
 from steadygrad.training import TrainingSetup, WithLearningRate
 
@@ -32,6 +33,7 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 _FUSED_DEVICES = {"adagrad": ("cpu",)}  # for all others that have it: both
 _NOT_FUSED = ("adadelta", "rmsprop")
+_FUSED_IN_SHARDS = ("adam", "adamw")  # whose kernels know DTensors, as FSDP2 makes them
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class ByName:
     def _can_fuse(self, parameters: list[nn.Parameter]) -> bool:
         devices = _FUSED_DEVICES.get(self.name, ("cpu", "cuda"))
         fits = all(p.is_floating_point() and p.device.type in devices for p in parameters)
-        return fits and self.name not in _NOT_FUSED
+        whole = all(local_part(p) is p for p in parameters)
+        return fits and self.name not in _NOT_FUSED and (whole or self.name in _FUSED_IN_SHARDS)
 
 
 @remedy(
