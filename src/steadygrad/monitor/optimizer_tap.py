@@ -21,7 +21,7 @@ from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
-from steadygrad.monitor.norms import exact_norm, flat, local, sum_of_squares
+from steadygrad.monitor.norms import entries, exact_norm, sum_of_squares
 from steadygrad.monitor.sharded import sum_over_shards
 from steadygrad.monitor.step_read import StepRead
 
@@ -86,6 +86,7 @@ class OptimizerTap:
     blind: bool = False
 
     def __post_init__(self) -> None:
+        self._count = -1
         self._known: dict[int, int] = {}
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
@@ -97,6 +98,8 @@ class OptimizerTap:
         self._in_step = self._stepped = self._flagged = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self.fresh = self.stale = False
+        self._smallest: Tensor | None = None
+        self._matrix: Tensor | None = None  # the smallest one
         self._last_weights: tuple[Tensor, float] | None = None
         self._sentinels: list[Tensor] | None = None
         self.outside = math.nan  # relative change of all weights between the last step looked at and this one
@@ -105,9 +108,13 @@ class OptimizerTap:
         self.rescan()
 
     def rescan(self) -> None:
-        """Hook parameters that came since: groups added later, and frozen ones that were freed."""
-        if not any(
-            parameter.requires_grad and id(parameter) not in self._hooked
+        """Hook parameters that came since: groups added later and, where a look is due, frozen ones that were freed."""
+        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if not self.due and count == self._count:
+            return
+        self._count = count
+        if all(
+            id(parameter) in self._hooked or not parameter.requires_grad
             for group in self.optimizer.param_groups
             for parameter in group["params"]
         ):
@@ -123,14 +130,16 @@ class OptimizerTap:
                     self._hooks.append(parameter.register_post_accumulate_grad_hook(hook))
                     self._hooked.add(id(parameter))
         self._written = [False] * len(self.parameters)
+        self._smallest = min(self.parameters, key=Tensor.numel, default=None)
+        self._matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
 
     def begin_round(self, due: bool) -> None:
         """Start the way to the next step; if it is looked at, keep a gradient to tell whether it is ever zeroed."""
         self.due, self.fresh, self.stale, self._probe = due, False, False, None
-        if due and self.parameters:
-            smallest = min(self.parameters, key=Tensor.numel)
-            if smallest.grad is not None and smallest.grad.device.type == "cpu" and bool(smallest.grad.any()):
-                self._probe = smallest, smallest.grad.clone()
+        if due and self._smallest is not None:
+            grad = self._smallest.grad
+            if grad is not None and grad.is_cpu and bool(grad.any()):
+                self._probe = self._smallest, grad.clone()
 
     def note_backward(self) -> None:
         """Before a backward pass: are the gradients of the step before still there?"""
@@ -238,9 +247,8 @@ class OptimizerTap:
         weights, moved = self.buffer.compare(self.parameters)
         used = self.buffer.used([parameter.grad for parameter in self.parameters])
         self._send(arrived, used, weights, moved)
-        matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
-        if matrix is not None and isinstance(self.buffer, HostBuffer):
-            self._last_weights = matrix, exact_norm(matrix)[0]
+        if self._matrix is not None and isinstance(self.buffer, HostBuffer):
+            self._last_weights = self._matrix, exact_norm(self._matrix)[0]
 
     def _send(
         self,
@@ -303,7 +311,7 @@ class OptimizerTap:
             return self._bad > 0
         if self._sentinels is None:
             self._sentinels = self._choose_sentinels()
-        grads = [flat(local(grad)) for parameter in self._sentinels if (grad := parameter.grad) is not None]
+        grads = [entries(grad) for parameter in self._sentinels if (grad := parameter.grad) is not None]
         short = [grad for grad in grads if grad.numel() <= SHORT]
         total = sum(sum_of_squares(grad) for grad in grads if grad.numel() > SHORT)
         if short:
