@@ -131,8 +131,9 @@ class ActivationTap:
         self.table.fill_(NAN)
         if self._on_host:
             table = taken.numpy()
-            self._eager = bool(self._seen) and bool(np.isnan(table).all())
-            table[list(self._seen)] = list(self._seen.values()) or NAN
+            self._eager = bool(self._seen) and bool(np.isnan(table[:, 0]).all())
+            if self._seen:
+                table[list(self._seen)] = list(self._seen.values())
             self._seen = {}
         return taken
 

@@ -17,9 +17,9 @@ __all__ = ["Look", "Places", "Slots"]
 
 SUMMED = ("arrived", "used", "nonfinite", "weights", "moved")
 PLACE = {name: place for place, name in enumerate(LAYER_STATISTICS)}
-OUTPUTS = slice(PLACE[COLUMNS[0]], PLACE[COLUMNS[-1]] + 1)
-assert LAYER_STATISTICS[OUTPUTS] == COLUMNS
-PARAMETERS = slice(0, OUTPUTS.start)
+FIRST_OUTPUT = len(LAYER_STATISTICS) - len(COLUMNS)
+PARAMETERS, OUTPUTS = slice(FIRST_OUTPUT), slice(FIRST_OUTPUT, None)
+assert LAYER_STATISTICS[FIRST_OUTPUT:] == COLUMNS
 GRADS = COLUMNS.index("output_grad_rms")
 
 
@@ -102,13 +102,12 @@ class Look:
         """Add what one optimizer's step gave."""
         scaled = not math.isnan(read.scale)
         arrived = read.arrived / read.scale**2 if scaled else read.arrived
-        no_step, unseen = np.isnan(read.used), np.isnan(arrived)
         values = np.array([arrived, read.used, read.nonfinite, read.weights, read.moved])
-        values[2, unseen] = values[4, no_step] = np.nan  # no gradient, no step
-        self._add(values, slots)
-        for name, squares, gone in (("grad_norm", arrived, unseen), ("grad_norm_used", read.used, no_step)):
-            if not gone.all():
-                self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(np.nansum(squares)))
+        values[2, np.isnan(arrived)] = values[4, np.isnan(read.used)] = np.nan  # no gradient, no step
+        sums, entries = self._add(values, slots)[:, :2].sum(2)
+        for name, squares, seen in zip(("grad_norm", "grad_norm_used"), sums, entries, strict=True):
+            if seen:
+                self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(squares))
         self.totals["skipped"] = max(self.totals.get("skipped", 0.0), float(read.skipped))
         self.totals.setdefault("lr", read.rate)
         if scaled:
@@ -154,8 +153,12 @@ class Look:
             [norms[arrived], rms[arrived], norms[used], rms[used], sums[nonfinite], rms[weights], ratio]
         ).T
 
-    def _add(self, values: np.ndarray, slots: Slots) -> None:
-        """Add what is ``SUMMED`` of parameters to the sums of their layers, NaN left out; count their entries."""
+    def _add(self, values: np.ndarray, slots: Slots) -> np.ndarray:
+        """Add what is ``SUMMED`` of parameters to the sums of their layers, NaN left out; count their entries.
+
+        Returns:
+            What was added: sums and counts, shape ``(2, SUMMED, layers)``.
+        """
         seen, bins, shape = ~np.isnan(values), slots.bins.ravel(), (len(SUMMED), slots.layers)
         sums = np.array(
             [
@@ -163,5 +166,6 @@ class Look:
                 for weights in (np.where(seen, values, 0.0), seen * slots.sizes)
             ]
         )
-        sums[:, :, : self._sums.shape[2]] += self._sums
-        self._sums = sums
+        before, self._sums = self._sums, sums.copy()
+        self._sums[:, :, : before.shape[2]] += before
+        return sums

@@ -95,7 +95,7 @@ class OptimizerTap:
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
         self._bad = 0  # non-finite entries among the gradients that arrived
-        self._in_step = self._stepped = self._flagged = False
+        self._in_step = self._looking = self._stepped = self._flagged = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self.fresh = self.stale = False
         self._smallest: Tensor | None = None
@@ -226,29 +226,33 @@ class OptimizerTap:
             self.on_broken(self, here)
 
     def _look_before(self) -> None:
-        self._arrived = self.buffer.arrived()
-        if isinstance(self.buffer, HostBuffer):
-            self.buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
+        self._looking, buffer = True, self.buffer
+        if isinstance(buffer, HostBuffer):
+            buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
         else:
-            self.buffer.keep(self.parameters)
+            self._arrived = buffer.arrived()
+            buffer.keep(self.parameters)
 
     def _after(self, *_: Any) -> None:
         try:
             self._unflag()
-            if self.due and self._arrived is not None:
-                self._look_after(self._arrived)
+            if self.due and self._looking:
+                self._look_after()
             self._finish()
         except Exception as error:
             self.on_fault(error)
 
-    def _look_after(self, arrived: Tensor) -> None:
-        if isinstance(self.buffer, HostBuffer):  # a closure has brought more
-            arrived = self.buffer.arrived()
-        weights, moved = self.buffer.compare(self.parameters)
-        used = self.buffer.used([parameter.grad for parameter in self.parameters])
-        self._send(arrived, used, weights, moved)
-        if self._matrix is not None and isinstance(self.buffer, HostBuffer):
-            self._last_weights = self._matrix, exact_norm(self._matrix)[0]
+    def _look_after(self) -> None:
+        buffer = self.buffer
+        weights, moved = buffer.compare(self.parameters)
+        used = buffer.used([parameter.grad for parameter in self.parameters])
+        if isinstance(buffer, HostBuffer):
+            self._send(buffer.arrived(), used, weights, moved)  # a closure has brought more
+            if self._matrix is not None:
+                self._last_weights = self._matrix, exact_norm(self._matrix)[0]
+        else:
+            assert self._arrived is not None
+            self._send(self._arrived, used, weights, moved)
 
     def _send(
         self,
@@ -287,7 +291,7 @@ class OptimizerTap:
         self._last_weights = None
 
     def _finish(self) -> None:
-        self._in_step = False
+        self._in_step = self._looking = False
         self._arrived = None
         self._bad = 0
         self._direct.clear()
@@ -307,7 +311,7 @@ class OptimizerTap:
         """Whether a gradient is not finite: of all parameters in a look, else of the sentinels."""
         if not self.on_host:
             return False
-        if self._arrived is not None and all(self._written):
+        if self._looking and all(self._written):
             return self._bad > 0
         if self._sentinels is None:
             self._sentinels = self._choose_sentinels()
