@@ -172,8 +172,9 @@ class Monitor:
             weighs=self._places.weighs,
             skip_on_device=self._incidents.skips,
             steps=self._made,
+            due=True,
+            blind=in_step,
         )
-        tap.due, tap.blind = True, in_step
         self._taps.append(tap)
 
     def observation(self, step: int) -> Observation:

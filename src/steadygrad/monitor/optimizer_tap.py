@@ -88,8 +88,7 @@ class OptimizerTap:
     def __post_init__(self) -> None:
         self._count = -1
         self._known: dict[int, int] = {}
-        self._hooks: list[Any] = []
-        self._hooked: set[int] = set()
+        self._grad_hooks: dict[int, Any] = {}
         self._written: list[bool] = []
         self._direct: dict[int, tuple[float, int]] = {}
         self._buffer: HostBuffer | DeviceBuffer | None = None
@@ -103,39 +102,40 @@ class OptimizerTap:
         self._last_weights: tuple[Tensor, float] | None = None
         self._sentinels: list[Tensor] | None = None
         self.outside = math.nan  # relative change of all weights between the last step looked at and this one
-        self._hooks.append(self.optimizer.register_step_pre_hook(self._before))
-        self._hooks.append(self.optimizer.register_step_post_hook(self._after))
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._before),
+            self.optimizer.register_step_post_hook(self._after),
+        ]
         self.rescan()
 
     def rescan(self) -> None:
         """Hook parameters that came since: groups added later and, where a look is due, frozen ones that were freed."""
-        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
-        if not self.due and count == self._count:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if not self.due and len(parameters) == self._count:
             return
-        self._count = count
-        if all(
-            id(parameter) in self._hooked or not parameter.requires_grad
-            for group in self.optimizer.param_groups
-            for parameter in group["params"]
-        ):
-            return
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter) not in self._known:
-                    self._known[id(parameter)] = len(self.parameters)
-                    self.parameters.append(parameter)
-                    self._buffer = self._sentinels = None
-                if parameter.requires_grad and id(parameter) not in self._hooked:
-                    hook = _GradHook(self, self._known[id(parameter)])
-                    self._hooks.append(parameter.register_post_accumulate_grad_hook(hook))
-                    self._hooked.add(id(parameter))
-        self._written = [False] * len(self.parameters)
-        self._smallest = min(self.parameters, key=Tensor.numel, default=None)
-        self._matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
+        self._count = len(parameters)
+        for parameter in parameters:
+            index = self._known.setdefault(id(parameter), len(self.parameters))
+            if index == len(self.parameters):
+                self.parameters.append(parameter)
+                self._buffer = self._sentinels = None
+            if self.due and index not in self._grad_hooks and parameter.requires_grad:
+                self._grad_hooks[index] = parameter.register_post_accumulate_grad_hook(_GradHook(self, index))
+        if len(self._written) < len(self.parameters):
+            self._written = [False] * len(self.parameters)
+            self._smallest = min(self.parameters, key=Tensor.numel)
+            self._matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
 
     def begin_round(self, due: bool) -> None:
-        """Start the way to the next step; if it is looked at, keep a gradient to tell whether it is ever zeroed."""
+        """Start the way to the next step; if it is looked at, keep a gradient to tell whether it is ever zeroed.
+
+        Gradients have hooks only then: even idle ones take their time.
+        """
         self.due, self.fresh, self.stale, self._probe = due, False, False, None
+        if not due:
+            self._unhook_grads()
+        elif not self._grad_hooks:
+            self.rescan()
         if due and self._smallest is not None:
             grad = self._smallest.grad
             if grad is not None and grad.is_cpu and bool(grad.any()):
@@ -155,9 +155,15 @@ class OptimizerTap:
         """Take all hooks away."""
         self.due = False
         self._unflag()
+        self._unhook_grads()
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    def _unhook_grads(self) -> None:
+        for hook in self._grad_hooks.values():
+            hook.remove()
+        self._grad_hooks.clear()
 
     def on_grad(self, index: int, parameter: Tensor) -> None:
         """Keep the gradient that has just been accumulated."""
@@ -315,7 +321,9 @@ class OptimizerTap:
             return self._bad > 0
         if self._sentinels is None:
             self._sentinels = self._choose_sentinels()
-        grads = [entries(grad) for parameter in self._sentinels if (grad := parameter.grad) is not None]
+        grads = [parameter.grad for parameter in self._sentinels if parameter.grad is not None]
+        if not all(type(grad) is Tensor and grad.layout is torch.strided and grad.dim() == 1 for grad in grads):
+            grads = [entries(grad) for grad in grads]
         short = [grad for grad in grads if grad.numel() <= SHORT]
         total = sum(sum_of_squares(grad) for grad in grads if grad.numel() > SHORT)
         if short:
