@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
@@ -100,7 +100,7 @@ class OptimizerTap:
         self._smallest: Tensor | None = None
         self._matrix: Tensor | None = None  # the smallest one
         self._last_weights: tuple[Tensor, float] | None = None
-        self._sentinels: list[Tensor] | None = None
+        self._sentinels: tuple[list[Tensor], list[Tensor]] | None = None  # short vectors, and others
         self.outside = math.nan  # relative change of all weights between the last step looked at and this one
         self._hooks = [
             self.optimizer.register_step_pre_hook(self._before),
@@ -319,20 +319,16 @@ class OptimizerTap:
             return False
         if self._looking and all(self._written):
             return self._bad > 0
-        if self._sentinels is None:
-            self._sentinels = self._choose_sentinels()
-        grads = [parameter.grad for parameter in self._sentinels if parameter.grad is not None]
-        if not all(type(grad) is Tensor and grad.layout is torch.strided and grad.dim() == 1 for grad in grads):
-            grads = [entries(grad) for grad in grads]
-        short = [grad for grad in grads if grad.numel() <= SHORT]
-        total = sum(sum_of_squares(grad) for grad in grads if grad.numel() > SHORT)
-        if short:
-            total += torch.cat(short).sum().item()
+        sentinels = self._sentinels = self._sentinels or self._choose_sentinels()
+        vectors, others = ([p.grad for p in some if p.grad is not None] for some in sentinels)
+        total = sum(sum_of_squares(entries(grad)) for grad in others)
+        if vectors:
+            total += torch.cat(vectors).sum().item()
         # Finite gradients of 1e20 have an infinite float32 sum: look again, exactly.
-        return not math.isfinite(total) and any(exact_norm(grad)[1] for grad in grads)
+        return not math.isfinite(total) and any(exact_norm(grad)[1] for grad in (*vectors, *others))
 
-    def _choose_sentinels(self) -> list[Tensor]:
-        """Return the smallest parameter of every layer.
+    def _choose_sentinels(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the smallest parameter of every layer: short vectors, which are gathered, and others.
 
         The gradient of a bias or gain sums over what arrives at its layer, so that it is not finite if anything there
         is not; to read all gradients before every step would cost as much as a look.
@@ -342,7 +338,11 @@ class OptimizerTap:
             layer = self.layer_of(parameter)
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
-        return list(smallest.values())
+        kinds: tuple[list[Tensor], list[Tensor]] = [], []
+        for parameter in smallest.values():
+            short = parameter.dim() == 1 and parameter.numel() <= SHORT and type(parameter) is nn.Parameter
+            kinds[not short].append(parameter)
+        return kinds
 
 
 def _rate(group: dict[str, Any]) -> float:
