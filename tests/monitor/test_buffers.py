@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor, optimizer_tap
-from steadygrad.monitor.adam_steps import can_recover, recovered_sums
+from steadygrad.monitor.adam_steps import AdamSteps
 from steadygrad.monitor.buffers import DeviceBuffer
 
 from .networks import batch, mlp, shown, train
@@ -31,12 +31,13 @@ def test_the_recovered_step_is_the_one_that_was_made(kind: str) -> None:
     torch.manual_seed(0)
     parameter = nn.Parameter(torch.randn(300, 200))
     optimizer = ADAMS[kind]([parameter])
+    steps = AdamSteps(optimizer)
     for _ in range(3):
         before = parameter.detach().double().clone()
         parameter.grad = torch.randn_like(parameter)
-        assert can_recover(optimizer, optimizer.param_groups[0], parameter)
+        assert steps.tells([parameter]) == {0}
         optimizer.step()
-        weights, moved = recovered_sums(optimizer, optimizer.param_groups[0], parameter)
+        weights, moved = steps.sums(parameter)
         assert weights == pytest.approx(before.square().sum().item(), rel=1e-5)
         assert moved == pytest.approx((parameter.detach().double() - before).square().sum().item(), rel=1e-4)
 
@@ -53,7 +54,7 @@ def test_what_cannot_be_recovered_is_copied() -> None:
         torch.optim.AdamW([parameter], amsgrad=True),
         Own([parameter]),
     ):
-        assert not can_recover(optimizer, optimizer.param_groups[0], parameter)
+        assert not AdamSteps(optimizer).tells([parameter])
 
 
 def test_steps_near_the_rounding_of_the_weights_are_told_by_copies() -> None:

@@ -52,6 +52,21 @@ def test_detaching_leaves_no_hook_behind() -> None:
     assert not optimizer._optimizer_step_post_hooks
 
 
+def test_between_looks_no_layer_has_a_hook() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    hooked = []
+    with Monitor(model, optimizer, every=3) as monitor:
+        for _ in range(6):
+            hooks = [module._forward_hooks for module in model.children()]
+            hooks += [parameter._post_accumulate_grad_hooks for parameter in model.parameters()]
+            hooked.append({bool(some) for some in hooks})
+            train(model, optimizer, 1)
+    assert hooked == [{step % 3 == 0} for step in range(6)]
+    assert np.isfinite(monitor.history.column("output_grad_rms")).all()
+    assert monitor.history.steps.tolist() == [0, 3]
+
+
 def test_a_watched_model_can_be_copied_and_saved() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -64,8 +64,10 @@ def test_the_sums_in_plain_python(rows: int, width: int, seed: int) -> None:
     values = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
     columns = np.zeros(width, np.float32)
     low, high = np.float32(-0.5), np.float32(0.5)
-    squares, deviation, peak, nonzero, outside = one_pass.output_sums(values.reshape(-1), rows, low, high, columns)
+    sums = one_pass.output_sums(values.reshape(-1), rows, low, high, columns)
+    total, squares, deviation, peak, nonzero, outside = sums
     wide = values.astype(np.float64)
+    assert total == pytest.approx(wide.sum(), rel=1e-4, abs=1e-5)
     assert squares == pytest.approx((wide**2).sum(), rel=1e-5)
     assert deviation == pytest.approx(((wide - wide.mean(0)) ** 2).sum(), rel=1e-4, abs=1e-5)
     assert peak == np.abs(values).max()

@@ -64,6 +64,8 @@ def spike(history: History) -> Iterator[Found]:
     last, before = _last_and_before(history, "grad_norm")
     if len(before) < FEWEST or not last > 0:
         return
+    if 2 * np.count_nonzero(SPIKE_FACTOR * before <= last) < len(before):  # not that far above the median: asked often
+        return
     logs = np.log(before)
     center = float(np.median(logs))
     spread = max(1.4826 * float(np.median(np.abs(logs - center))), 0.05)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -28,6 +29,7 @@ GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnorm
 COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
 GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
+NO_GRAD = [NAN] * len(GRAD_COLUMNS)
 # They hand on what comes in; what they give is the layer before's, but for dropout's own zeros and scale.
 TRANSPARENT = (nn.Identity, nn.Flatten, nn.Unflatten, _DropoutNd)
 NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all
@@ -100,10 +102,22 @@ class ActivationTap:
         first = next(inner_model(model).parameters(), None)
         device = torch.device("cpu") if first is None else first.device
         self.table = torch.full((len(modules), len(COLUMNS)), NAN, dtype=torch.float64, device=device)
-        self._host = self.table.numpy() if device.type == "cpu" else None
-        self._hooks = [
-            module.register_forward_hook(_ForwardHook(self, row, module)) for row, module in enumerate(modules)
-        ]
+        self._on_host = device.type == "cpu"
+        self._seen: dict[int, list[float]] = {}  # rows that were measured on the host
+        self._eager = False  # whether the last look saw eager code on a CPU alone
+        self._hooked = [(module, _ForwardHook(self, row, module)) for row, module in enumerate(modules)]
+        self._hooks: list[Any] = []
+        self.arm(True)
+
+    def arm(self, due: bool) -> None:
+        """Put the hooks on before a step with a look, and take them away after it, as even idle ones take their time.
+
+        Where code is compiled they stay: what is compiled without them would never call them.
+        """
+        if due and not self._hooks:
+            self._hooks = [module.register_forward_hook(hook) for module, hook in self._hooked]
+        elif not due and self._eager:
+            self.detach()
 
     def detach(self) -> None:
         """Take all hooks away."""
@@ -115,6 +129,12 @@ class ActivationTap:
         """Return a copy of the table and forget what was seen."""
         taken = self.table.clone()
         self.table.fill_(NAN)
+        if self._on_host:
+            table = taken.numpy()
+            self._eager = bool(self._seen) and bool(np.isnan(table[:, 0]).all())
+            if self._seen:
+                table[list(self._seen)] = list(self._seen.values())
+            self._seen = {}
         return taken
 
     def seen(self, hook: _ForwardHook, output: Any) -> None:
@@ -122,15 +142,18 @@ class ActivationTap:
         if self.watch.muted:
             return
         try:
-            tensor = _floating(output)
+            tensor = output if type(output) is Tensor and output.is_floating_point() else _floating(output)
             if tensor is None or not tensor.numel():
                 return
-            if self._host is None or tensor.device.type != "cpu":
+            if not (self._on_host and tensor.is_cpu):
                 self._write(hook, tensor)
-            else:
-                self._host[hook.row] = [*output_stats(hook.kind, tensor.detach()), NAN, NAN, NAN]
-                if tensor.requires_grad:
-                    tensor.register_hook(lambda grad, row=hook.row: self._seen_grad(row, grad))
+                return
+            self._seen[hook.row] = output_stats(hook.kind, tensor.detach()) + NO_GRAD
+            row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
+            if node is not None:  # a hook on the node costs half of one on the tensor
+                node.register_prehook(lambda grads: self._seen_grad(row, grads[place]))
+            elif tensor.requires_grad:
+                tensor.register_hook(lambda grad: self._seen_grad(row, grad))
         except Exception as error:
             self._on_fault(error)
 
@@ -140,15 +163,15 @@ class ActivationTap:
         if tensor is not None:
             self._write(hook, tensor)
 
-    def _seen_grad(self, row: int, grad: Tensor) -> None:
+    def _seen_grad(self, row: int, grad: Tensor | None) -> None:
         try:
-            assert self._host is not None
-            if math.isnan(self._host[row, GRAD]):  # of several calls the last one's gradient comes first
+            seen = self._seen.setdefault(row, [NAN] * len(COLUMNS))
+            if grad is not None and math.isnan(seen[GRAD]):  # of several calls the last one's gradient comes first
                 norm, bad = exact_norm(grad)
                 rms, subnormal = norm / max(grad.numel() - bad, 1) ** 0.5, NAN
                 if grad.dtype == torch.float16:
                     subnormal = _subnormal(grad).item()
-                self._host[row, GRAD:] = rms, bad, subnormal
+                seen[GRAD:] = rms, bad, subnormal
         except Exception as error:
             self._on_fault(error)
 

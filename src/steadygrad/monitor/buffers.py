@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from steadygrad.monitor.adam_steps import can_recover, recovered_sums
-from steadygrad.monitor.norms import entries, exact_norm, is_safe, local, norm_from, sum_of_squares
+from steadygrad.monitor.adam_steps import AdamSteps
+from steadygrad.monitor.norms import entries, exact_norm, local, norm_from, sum_of_squares
 
 __all__ = ["DeviceBuffer", "HostBuffer"]
 
@@ -20,11 +20,10 @@ BLOCK = 1024
 UNSEEN = (math.nan, 0)
 # In float32 rounding changes a step that is this share of the weights by 2e-6 of its norm, and smaller ones by more.
 SMALLEST = 1e-5
-PART = 2**16  # entries that lie in the cache together with a copy
 
 
 class HostBuffer:
-    """Sums over tensors on a CPU: each is measured as it is touched, while it is in the cache.
+    """Sums over tensors on a CPU.
 
     Results are float64 of shape ``(2, tensors)``: sums of squares of the finite entries, and counts of the others; NaN
     where nothing was seen.
@@ -36,17 +35,17 @@ class HostBuffer:
     """
 
     def __init__(self, optimizer: Optimizer, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
-        self._optimizer, self._wanted = optimizer, wanted
-        self._groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
+        self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
+        self._adam = AdamSteps(optimizer)
         self._arrived = [UNSEEN] * len(weights)
-        self._kept: dict[int, Tensor] = {}
-        self._recovered: list[bool] = []
+        self._copies: dict[int, Tensor] = {}
+        self._copied: list[int] = []
         self._tiny: set[int] = set()  # whose last steps were too small, or not finite
 
     def write(self, index: int, grad: Tensor) -> tuple[float, int]:
         """Measure a gradient as it arrives; of several the last one counts. Return its norm and non-finite entries."""
-        self._arrived[index] = exact_norm(grad)
-        return self._arrived[index]
+        self._arrived[index] = found = exact_norm(grad)
+        return found
 
     def arrived(self) -> Tensor:
         """Return the sums over the gradients that arrived."""
@@ -58,37 +57,32 @@ class HostBuffer:
 
     def keep(self, weights: Sequence[Tensor], recover: bool) -> None:
         """Copy the weights before a step; those alone, with ``recover``, that cannot be told from the optimizer."""
-        self._recovered = [
-            recover and index not in self._tiny and can_recover(self._optimizer, self._groups[id(weight)], weight)
-            for index, weight in enumerate(weights)
-        ]
-        for index, weight in enumerate(weights):
-            if self._wanted[index] and not self._recovered[index]:
-                values = entries(weight)
-                kept = self._kept.get(index)
-                if kept is None or kept.shape != values.shape:
-                    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
-                    kept = self._kept[index] = torch.empty(values.numel(), dtype=wide)
-                kept.copy_(values)
+        told = self._adam.tells(weights) if recover else ()
+        self._copied = [index for index in self._wanted if index in self._tiny or index not in told]
+        values = [entries(weights[index]) for index in self._copied]
+        for index, value in zip(self._copied, values, strict=True):
+            copy = self._copies.get(index)
+            if copy is None or copy.shape != value.shape:
+                wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+                self._copies[index] = torch.empty(value.numel(), dtype=wide)
+        if values:
+            torch._foreach_copy_([self._copies[index] for index in self._copied], values)
 
     def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the sums over the weights before the step, and over the step."""
-        sums = [(UNSEEN, UNSEEN)] * len(weights)
-        for index in range(len(weights) - 1, -1, -1):  # what was stepped last lies in the cache
-            weight = weights[index]
-            if not self._wanted[index]:
-                continue
-            if self._recovered[index]:
-                found = recovered_sums(self._optimizer, self._groups[id(weight)], weight)
-                sums[index] = (math.sqrt(found[0]), 0), (math.sqrt(found[1]), 0)
-            else:
-                sums[index] = _difference(self._kept[index], entries(weight))
-            (before, _), (step, _) = sums[index]
-            if SMALLEST * before < step < math.inf:
-                self._tiny.discard(index)
-            else:
-                self._tiny.add(index)
-        return _squared([before for before, _ in sums]), _squared([step for _, step in sums])
+        before, moved = [UNSEEN] * len(weights), [UNSEEN] * len(weights)
+        copies = [self._copies[index] for index in self._copied]
+        for index, copy in zip(self._copied, copies, strict=True):
+            before[index] = norm_from(sum_of_squares(copy), copy)
+        if copies:
+            torch._foreach_sub_(copies, [entries(weights[index]) for index in self._copied])
+        for index, copy in zip(self._copied, copies, strict=True):
+            moved[index] = norm_from(sum_of_squares(copy), copy)
+        for index in set(self._wanted).difference(self._copied):
+            squares, steps = self._adam.sums(weights[index])
+            before[index], moved[index] = (math.sqrt(squares), 0), (math.sqrt(steps), 0)
+        self._tiny = {index for index in self._wanted if not SMALLEST * before[index][0] < moved[index][0] < math.inf}
+        return _squared(before), _squared(moved)
 
     def used(self, grads: Sequence[Tensor | None]) -> Tensor:
         """Return the sums over the gradients as the optimizer used them.
@@ -99,20 +93,8 @@ class HostBuffer:
         return _squared([UNSEEN if grad is None else exact_norm(grad) for grad in grads])
 
 
-def _difference(kept: Tensor, values: Tensor) -> tuple[tuple[float, int], tuple[float, int]]:
-    """Return norm and non-finite entries of what was kept, and of its difference from ``values``."""
-    before = moved = 0.0
-    whole = len(kept) <= PART
-    for old, new in [(kept, values)] if whole else zip(kept.split(PART), values.split(PART), strict=True):
-        step = old - new
-        before += sum_of_squares(old)
-        moved += sum_of_squares(step)
-    safe = is_safe(moved, len(kept))
-    return norm_from(before, kept), norm_from(moved, kept if safe else kept - values)
-
-
 def _squared(norms: list[tuple[float, int]]) -> Tensor:
-    sums = np.array(norms, dtype=np.float64).reshape(-1, 2).T.copy()
+    sums = np.array(tuple(zip(*norms, strict=True)), dtype=np.float64).reshape(2, -1)
     np.square(sums[0], out=sums[0])
     return torch.from_numpy(sums)
 

@@ -17,8 +17,10 @@ __all__ = ["Look", "Places", "Slots"]
 
 SUMMED = ("arrived", "used", "nonfinite", "weights", "moved")
 PLACE = {name: place for place, name in enumerate(LAYER_STATISTICS)}
-OUTPUT_PLACES = np.array([PLACE[name] for name in COLUMNS])
-GRADS = [COLUMNS.index("output_grad_rms")]
+FIRST_OUTPUT = len(LAYER_STATISTICS) - len(COLUMNS)
+PARAMETERS, OUTPUTS = slice(FIRST_OUTPUT), slice(FIRST_OUTPUT, None)
+assert LAYER_STATISTICS[FIRST_OUTPUT:] == COLUMNS
+GRADS = COLUMNS.index("output_grad_rms")
 
 
 class Places:
@@ -54,20 +56,24 @@ class Places:
         return parameter.dim() > 1 or self.row_of.get(id(parameter)) not in self.with_matrix
 
 
-@dataclass(frozen=True)
 class Slots:
-    """Where the entries of an optimizer's reads go: rows of layers and numbers of entries, one a parameter."""
+    """Where the entries of an optimizer's reads go.
 
-    rows: np.ndarray
-    sizes: np.ndarray
+    Args:
+        parameters: One an entry.
+        places: Knows all of them.
 
-    @classmethod
-    def of(cls, parameters: Sequence[Tensor], places: Places) -> Slots:
-        """Look up all parameters."""
-        return cls(
-            np.array([places.row_of[id(parameter)] for parameter in parameters], dtype=np.int64),
-            np.array([parameter.numel() for parameter in parameters], dtype=float),
-        )
+    Attributes:
+        layers: Rows of layers there are.
+        bins: Place of an entry among the rows, for each of ``SUMMED``; shape ``(SUMMED, parameters)``.
+        sizes: Numbers of entries of the parameters.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], places: Places) -> None:
+        self.layers = len(places.names)
+        rows = np.array([places.row_of[id(parameter)] for parameter in parameters], dtype=np.int64)
+        self.bins = rows + self.layers * np.arange(len(SUMMED))[:, None]
+        self.sizes = np.array([parameter.numel() for parameter in parameters], dtype=float)
 
 
 @dataclass
@@ -94,25 +100,25 @@ class Look:
 
     def add_step(self, read: StepRead, slots: Slots) -> None:
         """Add what one optimizer's step gave."""
-        scale = 1.0 if math.isnan(read.scale) else read.scale
-        arrived = read.arrived / scale**2
-        moved = np.where(np.isnan(read.used), np.nan, read.moved)  # no gradient, no step
-        nonfinite = np.where(np.isnan(arrived), np.nan, read.nonfinite)
-        self._add(np.stack([arrived, read.used, nonfinite, read.weights, moved]), slots)
-        for name, squares in (("grad_norm", arrived), ("grad_norm_used", read.used)):
-            if not np.isnan(squares).all():
-                self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(np.nansum(squares)))
+        scaled = not math.isnan(read.scale)
+        arrived = read.arrived / read.scale**2 if scaled else read.arrived
+        values = np.array([arrived, read.used, read.nonfinite, read.weights, read.moved])
+        values[2, np.isnan(arrived)] = values[4, np.isnan(read.used)] = np.nan  # no gradient, no step
+        sums, entries = self._add(values, slots)[:, :2].sum(2)
+        for name, squares, seen in zip(("grad_norm", "grad_norm_used"), sums, entries, strict=True):
+            if seen:
+                self.totals[name] = math.hypot(self.totals.get(name, 0.0), math.sqrt(squares))
         self.totals["skipped"] = max(self.totals.get("skipped", 0.0), float(read.skipped))
         self.totals.setdefault("lr", read.rate)
-        if not math.isnan(read.scale):
+        if scaled:
             self.totals["loss_scale"] = read.scale
 
-    def add_outputs(self, rows: Sequence[int], table: np.ndarray, scale: float) -> None:
+    def add_outputs(self, rows: np.ndarray, table: np.ndarray, scale: float) -> None:
         """Add what one model's layers gave; gradients come times ``scale``."""
-        table = table.copy()
-        table[:, GRADS] /= 1.0 if math.isnan(scale) else scale
-        here = np.ix_(np.asarray(rows, dtype=np.int64), OUTPUT_PLACES)
-        self.values[here] = np.where(np.isnan(table), self.values[here], table)
+        if not math.isnan(scale):
+            table = table.copy()
+            table[:, GRADS] /= scale
+        self.values[rows, OUTPUTS] = np.where(np.isnan(table), self.values[rows, OUTPUTS], table)
 
     def grow(self, layers: int) -> None:
         """Make room for layers that came since."""
@@ -137,30 +143,29 @@ class Look:
     def finish(self) -> None:
         """Turn the sums over parameters into numbers of layers."""
         totals, entries = self._sums
-        sums = dict(zip(SUMMED, np.where(entries > 0, totals, np.nan), strict=True))
-        sizes = dict(zip(SUMMED, np.maximum(entries, 1), strict=True))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(sums["weights"] > 0, np.sqrt(sums["moved"] / sums["weights"]), np.nan)
-        for name, column in {
-            "grad_norm": np.sqrt(sums["arrived"]),
-            "grad_rms": np.sqrt(sums["arrived"] / sizes["arrived"]),
-            "grad_norm_used": np.sqrt(sums["used"]),
-            "grad_rms_used": np.sqrt(sums["used"] / sizes["used"]),
-            "grad_nonfinite": sums["nonfinite"],
-            "weight_rms": np.sqrt(sums["weights"] / sizes["weights"]),
-            "update_ratio": ratio,
-        }.items():
-            self.values[: len(column), PLACE[name]] = column
+        sums = np.where(entries > 0, totals, np.nan)
+        norms, rms = np.sqrt(sums), np.sqrt(sums / np.maximum(entries, 1))
+        arrived, used, nonfinite, weights, moved = range(len(SUMMED))
+        old = norms[weights]
+        ratio = np.divide(norms[moved], old, out=np.full_like(old, np.nan), where=old > 0)
+        layers = len(old)
+        self.values[:layers, PARAMETERS] = np.array(
+            [norms[arrived], rms[arrived], norms[used], rms[used], sums[nonfinite], rms[weights], ratio]
+        ).T
 
-    def _add(self, values: np.ndarray, slots: Slots) -> None:
-        """Add what is ``SUMMED`` of parameters to the sums of their layers, NaN left out; count their entries."""
-        seen, layers, kinds = ~np.isnan(values), len(self.values), len(SUMMED)
-        bins = (slots.rows + layers * np.arange(kinds)[:, None])[seen]
-        sums = np.stack(
+    def _add(self, values: np.ndarray, slots: Slots) -> np.ndarray:
+        """Add what is ``SUMMED`` of parameters to the sums of their layers, NaN left out; count their entries.
+
+        Returns:
+            What was added: sums and counts, shape ``(2, SUMMED, layers)``.
+        """
+        seen, bins, shape = ~np.isnan(values), slots.bins.ravel(), (len(SUMMED), slots.layers)
+        sums = np.array(
             [
-                np.bincount(bins, weights=weights[seen], minlength=kinds * layers).reshape(kinds, layers)
-                for weights in (values, np.broadcast_to(slots.sizes, values.shape))
+                np.bincount(bins, weights=weights.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+                for weights in (np.where(seen, values, 0.0), seen * slots.sizes)
             ]
         )
-        sums[:, :, : self._sums.shape[2]] += self._sums
-        self._sums = sums
+        before, self._sums = self._sums, sums.copy()
+        self._sums[:, :, : before.shape[2]] += before
+        return sums

@@ -97,6 +97,7 @@ class Monitor:
         self._watched: list[WatchedModel] = []
         self._taps: list[OptimizerTap] = []
         self._last_look: dict[int, int] = {}
+        self._slots: dict[int, Slots] = {}
         self._look: Look | None = None
         self._loss: Tensor | None = None
         self._backwards = self._undivided = 0
@@ -144,6 +145,7 @@ class Monitor:
         self._made = self.steps
         self._watched.clear()
         self._taps.clear()
+        self._slots.clear()
 
     def add_model(self, model: nn.Module, name: str = "") -> None:
         """Watch one more model; its layers are named ``name.layer``."""
@@ -170,8 +172,9 @@ class Monitor:
             weighs=self._places.weighs,
             skip_on_device=self._incidents.skips,
             steps=self._made,
+            due=True,
+            blind=in_step,
         )
-        tap.due, tap.blind = True, in_step
         self._taps.append(tap)
 
     def observation(self, step: int) -> Observation:
@@ -272,13 +275,9 @@ class Monitor:
             self._look = Look.empty(int(step), len(self._places.names))
         look = self._look
         self._last_look[id(tap)] = look.step
-        for parameter in tap.parameters:
-            if id(parameter) not in self._places.row_of:
-                name = f"parameter of {type(tap.optimizer).__name__} {tuple(parameter.shape)}"
-                self._places.add_parameter(parameter, name)
-        self.history.add_layers(self._places.names)
-        look.grow(len(self._places.names))
-        look.add_step(read, Slots.of(tap.parameters, self._places))
+        slots = self._slots_of(tap)
+        look.grow(slots.layers)
+        look.add_step(read, slots)
         loss, counts, *tables = arrays
         scale = 1.0 if math.isnan(read.scale) else read.scale
         if not math.isnan(loss) or "loss" not in look.totals:
@@ -293,6 +292,18 @@ class Monitor:
         look.reported.add(id(tap))
         if len(look.reported) == len(self._taps):
             self._close_look()
+
+    def _slots_of(self, tap: OptimizerTap) -> Slots:
+        """Return where the reads of ``tap`` go; parameters that belong to no model get rows of their own."""
+        slots = self._slots.get(id(tap))
+        if slots is None or len(slots.sizes) < len(tap.parameters) or slots.layers < len(self._places.names):
+            for parameter in tap.parameters:
+                if id(parameter) not in self._places.row_of:
+                    name = f"parameter of {type(tap.optimizer).__name__} {tuple(parameter.shape)}"
+                    self._places.add_parameter(parameter, name)
+            self.history.add_layers(self._places.names)
+            slots = self._slots[id(tap)] = Slots(tap.parameters, self._places)
+        return slots
 
     def _close_look(self) -> None:
         look, self._look = self._look, None
@@ -320,7 +331,11 @@ class Monitor:
 
     def _on_step(self, tap: OptimizerTap) -> None:
         tap.begin_round(self.steps - self._last_look.get(id(tap), -self.every) >= self.every)
-        self._watch.due = any(tap.due for tap in self._taps)
+        due = any(tap.due for tap in self._taps)
+        if due != self._watch.due:
+            self._watch.due = due
+            for watched in self._watched:
+                watched.outputs.arm(due)
         self._alarms.raise_if_asked()
 
     def _on_broken(self, tap: OptimizerTap, here: bool) -> None:

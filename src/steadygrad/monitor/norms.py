@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["entries", "exact_norm", "flat", "is_safe", "local", "norm_from", "sum_of_squares"]
+__all__ = ["WIDE", "entries", "exact_norm", "flat", "is_safe", "local", "norm_from", "sum_of_squares"]
 
 # A dot product adds into dozens of float32 sums at once: over this length its relative error stays near 1e-6.
 STRETCH = 2**18
+WIDE = (torch.float32, torch.float64)
 # Squares below float32's smallest normal number (1.2e-38) may be lost: a relative error of 1e-6 beside a mean of 1e-32.
 SAFE_SQUARE = 1e-32
 
@@ -37,9 +38,10 @@ def flat(tensor: Tensor) -> Tensor:
 
 def entries(tensor: Tensor) -> Tensor:
     """Return all entries of a tensor that lie here, flat, in its dtype."""
-    tensor = tensor.detach()
-    if type(tensor) is Tensor and tensor.dtype is torch.float32 and tensor.layout is torch.strided:
-        return tensor.view(-1) if tensor.is_contiguous() else flat(tensor)
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if type(tensor) is Tensor and tensor.dtype in WIDE and tensor.layout is torch.strided and tensor.is_contiguous():
+        return tensor.view(-1)
     return flat(local(tensor))
 
 
@@ -53,14 +55,14 @@ def sum_of_squares(values: Tensor) -> float:
 def exact_norm(tensor: Tensor) -> tuple[float, int]:
     """Return the L2 norm of a tensor's finite entries, and how many are not finite. Waits for a GPU."""
     values = entries(tensor)
-    if values.dtype not in (torch.float32, torch.float64):
+    if values.dtype not in WIDE:
         values = values.float()
     return norm_from(sum_of_squares(values), values)
 
 
 def norm_from(squares: float, values: Tensor) -> tuple[float, int]:
     """Return the norm of flat values whose squares sum up to ``squares`` in float32, read anew where that is unsafe."""
-    if SAFE_SQUARE * values.numel() < squares < math.inf:
+    if is_safe(squares, values.numel()):
         return math.sqrt(squares), 0
     finite = values.isfinite()
     exact = values[finite].double()

@@ -47,14 +47,15 @@ def _compiled() -> OnePass | None:
 
 def output_sums(
     values: np.ndarray, rows: int, low: float, high: float, columns: np.ndarray
-) -> tuple[float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float]:
     """Read ``rows`` samples that lie one after the other, and write their sum into ``columns``.
 
     Returns:
-        Sum of squares, of squared deviations from the mean over samples, the largest magnitude, the number of entries
-        other than 0, and of those not between ``low`` and ``high``.
+        Sum, sum of squares, sum of squared deviations from the mean over samples, the largest magnitude, the number of
+        entries other than 0, and of those not between ``low`` and ``high``.
     """
     width = columns.size
+    total: Any = 0.0
     squares: Any = 0.0
     deviations: Any = 0.0
     nonzero: Any = 0.0
@@ -82,12 +83,14 @@ def output_sums(
             nonzero += count
             outside += beyond
             peak[0] = max(peak[0], largest)
-        shared = NONE
+        shared, added = NONE, NONE
         for k in range(column.size):
             shared += column[k] * column[k]
             column[k] += np.float32(rows) * first[k]
+            added += column[k]
         deviations -= np.float64(shared) / rows
-    return squares, deviations, float(peak.view(np.float32)[0]), nonzero, outside
+        total += added
+    return total, squares, deviations, float(peak.view(np.float32)[0]), nonzero, outside
 
 
 def adam_sums(

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
-from steadygrad.monitor.norms import exact_norm, flat, local, sum_of_squares
+from steadygrad.monitor.norms import entries, exact_norm, sum_of_squares
 from steadygrad.monitor.sharded import sum_over_shards
 from steadygrad.monitor.step_read import StepRead
 
@@ -86,51 +86,60 @@ class OptimizerTap:
     blind: bool = False
 
     def __post_init__(self) -> None:
+        self._count = -1
         self._known: dict[int, int] = {}
-        self._hooks: list[Any] = []
-        self._hooked: set[int] = set()
+        self._grad_hooks: dict[int, Any] = {}
         self._written: list[bool] = []
         self._direct: dict[int, tuple[float, int]] = {}
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
         self._bad = 0  # non-finite entries among the gradients that arrived
-        self._in_step = self._stepped = self._flagged = False
+        self._in_step = self._looking = self._stepped = self._flagged = False
         self._probe: tuple[Tensor, Tensor] | None = None
         self.fresh = self.stale = False
+        self._smallest: Tensor | None = None
+        self._matrix: Tensor | None = None  # the smallest one
         self._last_weights: tuple[Tensor, float] | None = None
-        self._sentinels: list[Tensor] | None = None
+        self._sentinels: tuple[list[Tensor], list[Tensor]] | None = None  # short vectors, and others
         self.outside = math.nan  # relative change of all weights between the last step looked at and this one
-        self._hooks.append(self.optimizer.register_step_pre_hook(self._before))
-        self._hooks.append(self.optimizer.register_step_post_hook(self._after))
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._before),
+            self.optimizer.register_step_post_hook(self._after),
+        ]
         self.rescan()
 
     def rescan(self) -> None:
-        """Hook parameters that came since: groups added later, and frozen ones that were freed."""
-        if not any(
-            parameter.requires_grad and id(parameter) not in self._hooked
-            for group in self.optimizer.param_groups
-            for parameter in group["params"]
-        ):
+        """Hook parameters that came since: groups added later and, where a look is due, frozen ones that were freed."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if not self.due and len(parameters) == self._count:
             return
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter) not in self._known:
-                    self._known[id(parameter)] = len(self.parameters)
-                    self.parameters.append(parameter)
-                    self._buffer = self._sentinels = None
-                if parameter.requires_grad and id(parameter) not in self._hooked:
-                    hook = _GradHook(self, self._known[id(parameter)])
-                    self._hooks.append(parameter.register_post_accumulate_grad_hook(hook))
-                    self._hooked.add(id(parameter))
-        self._written = [False] * len(self.parameters)
+        self._count = len(parameters)
+        for parameter in parameters:
+            index = self._known.setdefault(id(parameter), len(self.parameters))
+            if index == len(self.parameters):
+                self.parameters.append(parameter)
+                self._buffer = self._sentinels = None
+            if self.due and index not in self._grad_hooks and parameter.requires_grad:
+                self._grad_hooks[index] = parameter.register_post_accumulate_grad_hook(_GradHook(self, index))
+        if len(self._written) < len(self.parameters):
+            self._written = [False] * len(self.parameters)
+            self._smallest = min(self.parameters, key=Tensor.numel)
+            self._matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
 
     def begin_round(self, due: bool) -> None:
-        """Start the way to the next step; if it is looked at, keep a gradient to tell whether it is ever zeroed."""
+        """Start the way to the next step; if it is looked at, keep a gradient to tell whether it is ever zeroed.
+
+        Gradients have hooks only then: even idle ones take their time.
+        """
         self.due, self.fresh, self.stale, self._probe = due, False, False, None
-        if due and self.parameters:
-            smallest = min(self.parameters, key=Tensor.numel)
-            if smallest.grad is not None and smallest.grad.device.type == "cpu" and bool(smallest.grad.any()):
-                self._probe = smallest, smallest.grad.clone()
+        if not due:
+            self._unhook_grads()
+        elif not self._grad_hooks:
+            self.rescan()
+        if due and self._smallest is not None:
+            grad = self._smallest.grad
+            if grad is not None and grad.is_cpu and bool(grad.any()):
+                self._probe = self._smallest, grad.clone()
 
     def note_backward(self) -> None:
         """Before a backward pass: are the gradients of the step before still there?"""
@@ -146,9 +155,15 @@ class OptimizerTap:
         """Take all hooks away."""
         self.due = False
         self._unflag()
+        self._unhook_grads()
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    def _unhook_grads(self) -> None:
+        for hook in self._grad_hooks.values():
+            hook.remove()
+        self._grad_hooks.clear()
 
     def on_grad(self, index: int, parameter: Tensor) -> None:
         """Keep the gradient that has just been accumulated."""
@@ -217,30 +232,33 @@ class OptimizerTap:
             self.on_broken(self, here)
 
     def _look_before(self) -> None:
-        self._arrived = self.buffer.arrived()
-        if isinstance(self.buffer, HostBuffer):
-            self.buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
+        self._looking, buffer = True, self.buffer
+        if isinstance(buffer, HostBuffer):
+            buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
         else:
-            self.buffer.keep(self.parameters)
+            self._arrived = buffer.arrived()
+            buffer.keep(self.parameters)
 
     def _after(self, *_: Any) -> None:
         try:
             self._unflag()
-            if self.due and self._arrived is not None:
-                self._look_after(self._arrived)
+            if self.due and self._looking:
+                self._look_after()
             self._finish()
         except Exception as error:
             self.on_fault(error)
 
-    def _look_after(self, arrived: Tensor) -> None:
-        if isinstance(self.buffer, HostBuffer):  # a closure has brought more
-            arrived = self.buffer.arrived()
-        weights, moved = self.buffer.compare(self.parameters)
-        used = self.buffer.used([parameter.grad for parameter in self.parameters])
-        self._send(arrived, used, weights, moved)
-        matrix = min((p for p in self.parameters if p.dim() > 1), key=Tensor.numel, default=None)
-        if matrix is not None and isinstance(self.buffer, HostBuffer):
-            self._last_weights = matrix, exact_norm(matrix)[0]
+    def _look_after(self) -> None:
+        buffer = self.buffer
+        weights, moved = buffer.compare(self.parameters)
+        used = buffer.used([parameter.grad for parameter in self.parameters])
+        if isinstance(buffer, HostBuffer):
+            self._send(buffer.arrived(), used, weights, moved)  # a closure has brought more
+            if self._matrix is not None:
+                self._last_weights = self._matrix, exact_norm(self._matrix)[0]
+        else:
+            assert self._arrived is not None
+            self._send(self._arrived, used, weights, moved)
 
     def _send(
         self,
@@ -279,7 +297,7 @@ class OptimizerTap:
         self._last_weights = None
 
     def _finish(self) -> None:
-        self._in_step = False
+        self._in_step = self._looking = False
         self._arrived = None
         self._bad = 0
         self._direct.clear()
@@ -299,20 +317,18 @@ class OptimizerTap:
         """Whether a gradient is not finite: of all parameters in a look, else of the sentinels."""
         if not self.on_host:
             return False
-        if self._arrived is not None and all(self._written):
+        if self._looking and all(self._written):
             return self._bad > 0
-        if self._sentinels is None:
-            self._sentinels = self._choose_sentinels()
-        grads = [flat(local(grad)) for parameter in self._sentinels if (grad := parameter.grad) is not None]
-        short = [grad for grad in grads if grad.numel() <= SHORT]
-        total = sum(sum_of_squares(grad) for grad in grads if grad.numel() > SHORT)
-        if short:
-            total += torch.cat(short).sum().item()
+        sentinels = self._sentinels = self._sentinels or self._choose_sentinels()
+        vectors, others = ([p.grad for p in some if p.grad is not None] for some in sentinels)
+        total = sum(sum_of_squares(entries(grad)) for grad in others)
+        if vectors:
+            total += torch.cat(vectors).sum().item()
         # Finite gradients of 1e20 have an infinite float32 sum: look again, exactly.
-        return not math.isfinite(total) and any(exact_norm(grad)[1] for grad in grads)
+        return not math.isfinite(total) and any(exact_norm(grad)[1] for grad in (*vectors, *others))
 
-    def _choose_sentinels(self) -> list[Tensor]:
-        """Return the smallest parameter of every layer.
+    def _choose_sentinels(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the smallest parameter of every layer: short vectors, which are gathered, and others.
 
         The gradient of a bias or gain sums over what arrives at its layer, so that it is not finite if anything there
         is not; to read all gradients before every step would cost as much as a look.
@@ -322,7 +338,11 @@ class OptimizerTap:
             layer = self.layer_of(parameter)
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
-        return list(smallest.values())
+        kinds: tuple[list[Tensor], list[Tensor]] = [], []
+        for parameter in smallest.values():
+            short = parameter.dim() == 1 and parameter.numel() <= SHORT and type(parameter) is nn.Parameter
+            kinds[not short].append(parameter)
+        return kinds
 
 
 def _rate(group: dict[str, Any]) -> float:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad.monitor.norms import flat, sum_of_squares
+from steadygrad.monitor.norms import WIDE, flat, sum_of_squares
 from steadygrad.monitor.one_pass import OnePass, one_pass
+from steadygrad.monitor.scratch import PART, room
 from steadygrad.records import Role
 from steadygrad.signals import batch_deviation, moments
 from steadygrad.signals.layers import RECTIFIERS, SATURATION_BOUNDS, canonical, kind_of, role_of
 from steadygrad.signals.moments import share_outside
 
-__all__ = ["COLUMNS", "OutputKind", "Sums", "output_stats", "output_stats_by_tensors", "read_sums"]
+__all__ = ["COLUMNS", "OutputKind", "output_stats", "output_stats_by_tensors"]
 
 COLUMNS = (
     "output_rms",
@@ -34,19 +35,8 @@ COLUMNS = (
 )
 NAN = float("nan")
 SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends of float32
-PART = 2**16  # entries that lie in the cache together with a copy
 # Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
 DROWNED = 1e-3
-
-
-class _Scratch(threading.local):
-    """Room that stays in the cache; each thread has its own."""
-
-    def __init__(self) -> None:
-        self.room = {dtype: torch.empty(PART, dtype=dtype) for dtype in (torch.float32, torch.float64)}
-
-
-_scratch = _Scratch()
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,12 @@ class OutputKind:
     rectifier: bool = False
     bounds: tuple[float, float] | None = None
 
+    @functools.cached_property
+    def limits(self) -> tuple[np.float32, np.float32]:
+        """The bounds for the compiled pass."""
+        low, high = self.bounds or (-math.inf, math.inf)
+        return np.float32(low), np.float32(high)
+
     @classmethod
     def of(cls, module: nn.Module) -> Self:
         """Return the kind of a module's outputs."""
@@ -71,96 +67,104 @@ class OutputKind:
         return cls(activates, name in RECTIFIERS, SATURATION_BOUNDS.get(name))
 
 
-@dataclass
-class Sums:
+class Sums(NamedTuple):
     """What is summed over an output of shape ``(batch, *rest)``; not finite where an entry is not.
 
     Attributes:
+        total: Sum.
         squares: Sum of squares.
         deviation: Sum of squares of the deviation from the mean over the batch.
-        columns: Sums over the batch, shape ``rest``.
         peak: Largest magnitude.
         nonzero: Entries other than 0, if they count.
+        dead: Share of units that are 0 for the whole batch, if they count.
         outside: Entries beyond the bounds, if there are any.
     """
 
+    total: float
     squares: float
     deviation: float
-    columns: Tensor
     peak: float
     nonzero: float = NAN
+    dead: float = NAN
     outside: float = NAN
 
 
 def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
     """Return the statistics of a detached output on a CPU, in the order of ``COLUMNS``."""
-    size = output.numel()
-    if output.dim() < 2 or output.dtype not in (torch.float32, torch.float64):
+    if output.dtype not in WIDE or output.dim() < 2:
         return _careful(kind, output)
     compiled = one_pass()
-    if compiled is not None and output.dtype == torch.float32 and output.is_contiguous():
+    if compiled is not None and output.dtype is torch.float32 and output.is_contiguous():
         sums = _compiled_sums(kind, output, compiled)
     else:
-        sums = read_sums(kind, output)
+        sums = _read_sums(kind, output)
+    size = output.numel()
     rms = (sums.squares / size) ** 0.5
     if not SAFE[0] < rms < SAFE[1]:
         return _careful(kind, output)
     return [
         rms,
-        sums.columns.sum().item() / size,
+        sums.total / size,
         sums.peak,
         (sums.deviation / size) ** 0.5 if len(output) > 1 else NAN,
         1.0 - sums.nonzero / size,
-        _dead(sums.columns) if kind.rectifier else NAN,
+        sums.dead,
         sums.outside / size,
         0.0,
         size,
     ]
 
 
-def read_sums(kind: OutputKind, output: Tensor) -> Sums:
+def _read_sums(kind: OutputKind, output: Tensor) -> Sums:
     """Read the sums of an output with two dimensions or more, by as few passes as will do."""
-    values, batch = flat(output), len(output)
-    squares, columns = sum_of_squares(values), output.sum(0)
-    deviation = squares - sum_of_squares(flat(columns)) / batch
+    values, columns = flat(output), output.sum(0)
+    shared = flat(columns)
+    squares, total = sum_of_squares(values), shared.sum().item()
+    deviation = squares - sum_of_squares(shared) / len(output)
     if deviation < DROWNED * squares:
-        deviation = _shifted_deviation(output)
-    peak = values.amax().item()
-    if not kind.rectifier:
-        peak = max(peak, -values.amin().item())
-    sums = Sums(squares, deviation, columns, peak)
+        deviation = _sum_over(torch.sub, output, columns / len(output))
+    nonzero = dead = outside = NAN
+    if kind.rectifier:
+        peak, dead = values.amax().item(), _dead(columns)
+    else:
+        low, high = values.aminmax()
+        peak = max(high.item(), -low.item())
     if kind.activates:
-        sums.nonzero = _count(torch.ne, values, 0.0)
+        nonzero = _sum_over(torch.sign, values)
     if kind.bounds:
-        sums.outside = _count(torch.le, values, kind.bounds[0]) + _count(torch.ge, values, kind.bounds[1])
-    return sums
+        outside = _sum_over(torch.le, values, kind.bounds[0]) + _sum_over(torch.ge, values, kind.bounds[1])
+    return Sums(total, squares, deviation, peak, nonzero, dead, outside)
 
 
 def _compiled_sums(kind: OutputKind, output: Tensor, compiled: OnePass) -> Sums:
     """Read the same in one compiled pass."""
-    columns = torch.empty(output.shape[1:])
-    low, high = kind.bounds or (-math.inf, math.inf)
-    squares, deviation, peak, nonzero, outside = compiled.output_sums(
-        output.view(-1).numpy(), len(output), np.float32(low), np.float32(high), columns.view(-1).numpy()
+    columns = np.empty(output.shape[1:], np.float32)
+    total, squares, deviation, peak, nonzero, outside = compiled.output_sums(
+        output.view(-1).numpy(), len(output), *kind.limits, columns.reshape(-1)
     )
     return Sums(
-        squares, max(deviation, 0.0), columns, peak, nonzero if kind.activates else NAN, outside if kind.bounds else NAN
+        total,
+        squares,
+        max(deviation, 0.0),
+        peak,
+        nonzero if kind.activates else NAN,
+        _dead(torch.from_numpy(columns)) if kind.rectifier else NAN,
+        outside if kind.bounds else NAN,
     )
 
 
-def _shifted_deviation(output: Tensor) -> float:
-    """Return the sum of squares of the deviation from the mean over the batch, relative to the first sample."""
-    shifted = output - output[:1]
-    deviation = sum_of_squares(flat(shifted)) - sum_of_squares(flat(shifted.sum(0))) / len(output)
-    return max(deviation, 0.0)
+def _sum_over(function: Callable[..., Tensor], values: Tensor, *others: Any) -> float:
+    """Return the sum of squares of a function of the entries, part by part in room that stays in the cache.
 
-
-def _count(condition: Callable[..., Tensor], values: Tensor, bound: float) -> float:
-    """Count entries, as 1.0 and 0.0 in the dtype of the values: many times faster than through booleans."""
-    room = _scratch.room[values.dtype]
-    if values.numel() <= PART:
-        return condition(values, bound, out=room[: values.numel()]).sum().item()
-    return sum(condition(part, bound, out=room[: part.numel()]).sum().item() for part in values.split(PART))
+    Conditions give 1.0 and 0.0 in the dtype of the values: many times faster than through booleans.
+    """
+    rows = max(PART * len(values) // values.numel(), 1)
+    total = 0.0
+    for part in (values,) if rows >= len(values) else values.split(rows):
+        found = room(part.numel(), part.dtype)
+        function(part, *others, out=found.view(part.shape))
+        total += sum_of_squares(found)
+    return total
 
 
 def _dead(columns: Tensor) -> float:

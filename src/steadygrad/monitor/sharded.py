@@ -14,6 +14,8 @@ __all__ = ["group_of", "sum_over_shards"]
 
 def group_of(parameters: Sequence[Tensor]) -> Any:
     """Return the process group over which the first sharded parameter is split; None if none is."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
     for parameter in parameters:
         mesh = getattr(parameter, "device_mesh", None)
         if mesh is not None:

@@ -53,8 +53,10 @@ class StepRead:
             self.arrived[index], self.nonfinite[index] = norm * norm, bad
         # What came without our hook: a group just added, an optimizer in the backward pass. Nothing clipped it that we
         # know of, unless a loss scaler had it in hand.
-        missed = list(self.missed)
-        self.arrived[missed] = math.nan if self.unseen else self.used[missed]
-        self.nonfinite[missed] = used_bad[missed]
-        self.used[list(self.gone)] = math.nan
+        if self.missed:
+            missed = list(self.missed)
+            self.arrived[missed] = math.nan if self.unseen else self.used[missed]
+            self.nonfinite[missed] = used_bad[missed]
+        if self.gone:
+            self.used[list(self.gone)] = math.nan
         self.skipped |= not math.isnan(scale) and bool(np.nansum(self.nonfinite))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from torch import nn
 
 from steadygrad.monitor.activation_tap import ActivationTap, Watch, inner_model
@@ -40,7 +41,7 @@ class WatchedModel:
         self.outputs = ActivationTap(model, watch, on_fault)
         self.wiring = WiringTap(model, prefix, on_fault)
         self.keeper = CallKeeper(model, watch)
-        self.rows = [places.add_layer(prefix + layer) for layer in self.outputs.names]
+        self.rows = np.array([places.add_layer(prefix + layer) for layer in self.outputs.names], dtype=np.int64)
         self._owned = set()
         for full, parameter in inner_model(model).named_parameters():
             layer = plain_name(full).rpartition(".")[0] or kind_of(inner_model(model))
