@@ -72,3 +72,17 @@ def test_attached_after_the_first_call_activations_are_reported_as_unseen() -> N
     assert shown(monitor, "output_rms") == {}
     (note,) = monitor.unseen
     assert "compiled before the monitor was attached" in note
+
+
+def test_what_was_compiled_between_looks_is_reported_as_unseen() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, every=2) as monitor:
+        one_step(model, optimizer)
+        assert monitor.unseen == ()
+        fast, _ = compiled(model)
+        for _ in range(2):
+            one_step(fast, optimizer)
+        assert len(monitor.history) == 2
+    (note,) = monitor.unseen
+    assert "compiled between looks" in note

@@ -203,16 +203,20 @@ class Monitor:
     @property
     def unseen(self) -> tuple[str, ...]:
         """What could not be seen in the looks so far, in words."""
-        notes = []
+        notes: list[str] = []
         if len(self.history):
-            unread = np.isnan(self.history.column("output_rms")).all(axis=0)
-            names = [name for name, missing in zip(self.history.layers, unread, strict=True) if missing]
-            if names:
-                some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-                notes.append(
-                    f"the outputs of {len(names)} layers: {some}. They were never called as modules while gradients "
-                    "were recorded, or were compiled before the monitor was attached"
-                )
+            unread = np.isnan(self.history.column("output_rms"))
+            never = unread.all(axis=0)
+            for missing, why in (
+                (never, "They were never called as modules while gradients were recorded, or were compiled before the "
+                        "monitor was attached"),
+                (unread[-1] & ~never, "The last look missed them: nothing called them, or they were compiled between "
+                                      "looks; attach the monitor to the compiled model before its first step"),
+            ):  # fmt: skip
+                names = [name for name, is_missing in zip(self.history.layers, missing, strict=True) if is_missing]
+                if names:
+                    some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+                    notes.append(f"the outputs of {len(names)} layers: {some}. {why}")
         if any(isinstance(model, nn.parallel.DistributedDataParallel) for model in self.models.values()):
             notes.append("clipping: under DistributedDataParallel gradients arrive before they are averaged over ranks")
         return tuple(notes)
