@@ -87,7 +87,13 @@ def classify(options: argparse.Namespace) -> None:
         dbn = pretrained(options, x, seed, mark)
         path = options.folder / f"classifier{'-dropout' if options.dropout else ''}{mark}-{seed}.safetensors"
         classifier = resumed(DBNClassifier, path) or DBNClassifier.from_dbn(
-            dbn, learning_rate=options.learning_rate, batch_size=options.tune_batch, clip=None, **dropout
+            dbn,
+            learning_rate=options.learning_rate,
+            batch_size=options.tune_batch,
+            optimizer=options.optimizer,
+            weight_decay=options.weight_decay,
+            clip=None,
+            **dropout,
         )
         start = time.process_time()
         classifier.set_params(n_epochs=options.epochs, callbacks=[saving(classifier, path)]).fit(x, y)
@@ -137,6 +143,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=2.5e-3)
     parser.add_argument("--tune-batch", type=int, default=200)
+    parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
+    parser.add_argument("--weight-decay", type=float, default=0.0, help="L2 penalty of fine-tuning")
     parser.add_argument("--k", type=int, default=1)
     parser.add_argument("--chains", type=int, default=500)
     parser.add_argument("--temperatures", type=int, default=8000)

@@ -96,9 +96,17 @@ def tell(method: str, rows: list[Row]) -> bool:
         f"| {changed}/{len(healthy)} | {harmed}/{len(healthy)} | {alarmed}/{len(healthy)}, {false}/{len(made_healthy)} "
         f"| {cost:.2f} |"
     )
-    quiet = changed <= 0.02 * len(healthy) and false <= 0.02 * len(made_healthy)
+    quiet = max(changed, alarmed) <= 0.02 * len(healthy)
     bars = (repaired >= 0.85 * len(sick), harmed == 0, quiet, cost <= 1.5)
     return all(bars)
+
+
+def tell_families(rows: list[Row]) -> None:
+    """Print how many are really repaired and what a case costs, by family of networks."""
+    for family in sorted({row["family"] for row in rows}):
+        own = [row for row in rows if row["family"] == family]
+        repaired = [row["after"] >= 0.9 for row in own if row["state"] == "sick"]
+        print(f"{family}: {sum(repaired)}/{len(repaired)} repaired, cost {fmean(row['cost'] for row in own):.2f}")
 
 
 def main() -> int:
@@ -128,6 +136,8 @@ def main() -> int:
     )
     print("|---|---|---|---|---|---|")
     reached = {m: tell(m, [row for row in rows if row["method"] == m and row["index"] in chosen]) for m in methods}
+    print("\nThe doctor by family")
+    tell_families([row for row in rows if row["method"] == "doctor" and row["index"] in chosen])
     return 0 if all(reached[m] for m in methods if m == "doctor") else 1
 
 

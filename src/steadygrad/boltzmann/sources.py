@@ -216,12 +216,7 @@ def _rows_of(item: Any) -> Tensor:
 
 
 def _picked(array: Any, numbers: np.ndarray) -> Tensor:
-    if (
-        isinstance(array, np.ndarray)
-        and array.dtype == np.float32
-        and array.flags.c_contiguous
-        and array.flags.writeable
-    ):
+    if isinstance(array, np.ndarray) and array.dtype == np.float32 and array.flags.carray:
         return torch.from_numpy(array).index_select(0, torch.from_numpy(numbers))  # five times as fast as numpy's
     return _tensor(array[numbers])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from statistics import fmean
 
 from steadygrad.doctor.reference import reference_setup
@@ -26,7 +25,7 @@ def train_as_it_came(
     practice: TrainingSetup, diagnosis: Diagnosis, held: Yardstick, seed: int, runner: Runner
 ) -> Trial:
     """Train the set-up as it came, until it is good enough, or has shown nothing after half of its steps."""
-    enough = _perfect(held).at(_enough(diagnosis))
+    enough = held.towards_perfect(_enough(diagnosis))
     hopeless = -math.inf if held.chance is None else held.chance + held.luck
     task = TrainTask(Prescription(), seed, enough=math.inf if enough is None else enough, hopeless=hopeless)
     (given,) = runner.run("training it as it is", run_train_task, Patients(practice), [task], practice.steps)
@@ -46,11 +45,6 @@ def with_reference(practice: TrainingSetup, held: Yardstick, seed: int, runner: 
     return yardstick(practice, practice.validation, references), sum(answer.cost for answer in others)
 
 
-def _perfect(held: Yardstick) -> Yardstick:
-    """Return a yardstick whose reference is a perfect answer: 1 for accuracy and for R2."""
-    return replace(held, reference=1.0)
-
-
 def _enough(diagnosis: Diagnosis) -> float:
     """Return the share of the way to a perfect answer from which on a set-up needs no comparison."""
     assert diagnosis.forecast is not None
@@ -61,7 +55,7 @@ def _enough(diagnosis: Diagnosis) -> float:
 
 def is_good(baseline: Trial, diagnosis: Diagnosis, held: Yardstick, notes: list[str]) -> bool:
     """Whether a set-up comes so near to a perfect answer that nothing needs to be compared."""
-    enough = _perfect(held).at(_enough(diagnosis))
+    enough = held.towards_perfect(_enough(diagnosis))
     if enough is None or baseline.score < enough:
         return False
     assert held.chance is not None
@@ -74,7 +68,7 @@ def is_good(baseline: Trial, diagnosis: Diagnosis, held: Yardstick, notes: list[
 
 def is_far(baseline: Trial, held: Yardstick) -> bool:
     """Whether a set-up has not come half of the way to a perfect answer: then remedies are tried at once."""
-    halfway = _perfect(held).at(HALFWAY)
+    halfway = held.towards_perfect(HALFWAY)
     return halfway is not None and baseline.score < halfway
 
 

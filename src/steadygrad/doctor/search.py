@@ -70,40 +70,64 @@ def search(
     """
     prescriptions = prescribe(diagnosis, practice.redraw is None, longer=budget.steps is None, allow=allow)
     candidates = _fitting(prescriptions, practice, seed, runner.notes)[: budget.trials]
-    courses: dict[str, list[Answer]] = {}
-
-    def train(
-        stage: str, prescriptions: Sequence[Prescription], share: float, least: int, enough: float = math.inf
-    ) -> list[Answer]:
-        steps = max(math.ceil(share * practice.steps), least)
-        tasks = [
-            TrainTask(each, seed, steps=min(steps, practice.steps * _times(each)), enough=enough)
-            for each in prescriptions
-        ]
-        answers = runner.run(stage, run_train_task, Patients(practice), tasks, steps, cut=True)
-        for answer in answers:
-            courses.setdefault(str(answer.prescription), []).append(answer)
-        return answers
-
-    last = train("training it as it is", [Prescription()], FIRST_SHARE, FIRST_LEAST)
-    last += train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
+    stages = _Stages(practice, seed, runner)
+    last = stages.train("training it as it is", [Prescription()], FIRST_SHARE, FIRST_LEAST)
+    last += stages.train("trying prescriptions", candidates, FIRST_SHARE, FIRST_LEAST)
     finalists = _finalists(last, held, budget.trials)
     changes = [each for each in finalists if each.steps] or finalists
-    finalists = changes if known else finalists
-    last = train("training the best for longer", finalists, SECOND_SHARE, SECOND_LEAST)
-    perfect = replace(held, reference=1.0)
-    started, enough = perfect.at(LITTLE) or -math.inf, perfect.at(GOOD_SHARE) or math.inf
-    if last and not any(held.beyond_luck(_score(answer)) and _score(answer) >= started for answer in last):
-        last = train("training them to the end", changes, 1.0, SECOND_LEAST, enough)
-        best = max(last, key=_score, default=None)
-        if best is not None and budget.steps is None and held.beyond_luck(_score(best)) and _score(best) < enough:
-            last += train("training the best for longer than planned", [_longer(best.prescription)], LONGER, 0, enough)
+    last = stages.train("training the best for longer", changes if known else finalists, SECOND_SHARE, SECOND_LEAST)
+    if last and not any(_has_begun(answer, held) for answer in last):
+        last = _to_the_end(stages, changes, held, longer=budget.steps is None)
     elif (smaller := _smaller(last, held)) is not None:
         prescription, enough = smaller
-        train("training a smaller change to its end", [prescription], 1.0, SECOND_LEAST, enough)
+        stages.train("training a smaller change to its end", [prescription], 1.0, SECOND_LEAST, enough)
     final = {str(answer.prescription) for answer in last}
-    tried = [_trial(answers, name in final) for name, answers in courses.items()]
+    tried = [_trial(answers, name in final) for name, answers in stages.courses.items()]
     return replace(tried[0], reason="as it came", outcome=Outcome.TRIED), tried[1:]
+
+
+class _Stages:
+    """Trainings of prescriptions, stage by stage.
+
+    Attributes:
+        courses: All answers so far, by prescription.
+    """
+
+    def __init__(self, practice: TrainingSetup, seed: int, runner: Runner) -> None:
+        self._practice, self._seed, self._runner = practice, seed, runner
+        self.courses: dict[str, list[Answer]] = {}
+
+    def train(
+        self, stage: str, prescriptions: Sequence[Prescription], share: float, least: int, enough: float = math.inf
+    ) -> list[Answer]:
+        """Train all for a share of the planned steps, ``least`` of them at least, until a score is ``enough``."""
+        planned = self._practice.steps
+        steps = max(math.ceil(share * planned), least)
+        tasks = [
+            TrainTask(each, self._seed, steps=min(steps, planned * _times(each)), enough=enough)
+            for each in prescriptions
+        ]
+        answers = self._runner.run(stage, run_train_task, Patients(self._practice), tasks, steps, cut=True)
+        for answer in answers:
+            self.courses.setdefault(str(answer.prescription), []).append(answer)
+        return answers
+
+
+def _to_the_end(stages: _Stages, changes: Sequence[Prescription], held: Yardstick, longer: bool) -> list[Answer]:
+    """Train all to the end, and for longer the best one if it has begun to learn and is still far from perfect."""
+    good = held.towards_perfect(GOOD_SHARE)
+    enough = math.inf if good is None else good
+    last = stages.train("training them to the end", changes, 1.0, SECOND_LEAST, enough)
+    best = max(last, key=_score, default=None)
+    if best is not None and longer and held.beyond_luck(_score(best)) and _score(best) < enough:
+        last += stages.train("training the best for even longer", [_longer(best.prescription)], LONGER, 0, enough)
+    return last
+
+
+def _has_begun(answer: Answer, held: Yardstick) -> bool:
+    """Whether a training has begun to learn: beyond luck, and a little of the way to a perfect answer."""
+    little = held.towards_perfect(LITTLE)
+    return held.beyond_luck(_score(answer)) and (little is None or _score(answer) >= little)
 
 
 def choose(trials: Sequence[Trial], baseline: Trial, held: Yardstick) -> Trial | None:
@@ -159,7 +183,7 @@ def _smaller(answers: Sequence[Answer], held: Yardstick) -> tuple[Prescription, 
     Short trainings favor shortcuts and normalization, which learn faster. Where these have come far already, the
     smaller change may take all the steps that are planned to come as far.
     """
-    good = replace(held, reference=1.0).at(GOOD_SHARE)
+    good = held.towards_perfect(GOOD_SHARE)
     best = max(answers, key=_score, default=None)
     if best is None or good is None or held.chance is None or _score(best) < good or not _is_surgery(best):
         return None

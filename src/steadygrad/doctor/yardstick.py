@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from steadygrad.doctor.reference import task_and_output
@@ -44,6 +44,10 @@ class Yardstick:
         if self.chance is None or self.reference is None:
             return None
         return self.chance + share * (self.reference - self.chance)
+
+    def towards_perfect(self, share: float) -> float | None:
+        """Return the score that lies ``share`` of the way from chance to a perfect answer: 1, for accuracy and R2."""
+        return replace(self, reference=1.0).at(share)
 
     def beyond_luck(self, score: float) -> bool:
         """Whether a score is too good to be luck; any finite one is where chance is not known."""

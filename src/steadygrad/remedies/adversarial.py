@@ -82,11 +82,13 @@ class WithAdversaries:
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
     """Put back what a pass in training mode changes, as BatchNorm's statistics."""
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, old in kept:
-            if not torch.equal(buffer, old):
-                buffer.copy_(old)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in kept:
+                if not torch.equal(buffer, old):
+                    buffer.copy_(old)
 
 
 @remedy(
