@@ -26,22 +26,17 @@ from rivals import autotrainer, random_search, recipe
 from zoo import SPLITS, Case, case, chance_and_reference, label_of, labels
 
 import steadygrad as sg
-from steadygrad.doctor.budget import Budget
-from steadygrad.doctor.runner import Runner
-from steadygrad.doctor.treat import examine
 from steadygrad.doctor.trials import Patients, TrainTask, run_train_task
 from steadygrad.records import Prescription
-from steadygrad.training import Serial, seeded
 
 SEEDS = (201, 202, 203)
 Row = dict[str, Any]
 
 
 def doctor(setup: sg.TrainingSetup, seed: int) -> tuple[Prescription, int]:
-    """Return what the doctor chooses before any proof, and the steps spent on it."""
-    with seeded(seed):
-        found = examine(setup.replace(validation=None), Budget(), seed, Runner(Serial()))
-    return found.chosen or Prescription(), found.cost
+    """Return what the doctor recommends after its own proof on the training data, and the steps of its search."""
+    treatment = sg.treat(setup.replace(validation=None), seed=seed)
+    return treatment.prescription or Prescription(), treatment.cost
 
 
 METHODS: dict[str, Callable[[sg.TrainingSetup, int], tuple[Prescription, int]]] = {

@@ -18,6 +18,7 @@ SPLITS = {
     "held-out": range(1, 520, 2),
     "held-out 2": range(521, 1040, 2),
     "held-out 3": range(1041, 1560, 2),
+    "held-out 4": range(1561, 2080, 2),
 }
 HEALTHY_SHARE = 0.32
 # The split kept out of all tuning has data sets, families of networks and faults that the other one has not.

@@ -11,7 +11,7 @@ from steadygrad.diagnosis import diagnose
 from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.prescribe import prescribe
 from steadygrad.doctor.runner import Runner
-from steadygrad.doctor.search import _finalists, _smaller, choose, search
+from steadygrad.doctor.search import _finalists, _smaller, _Stages, _to_the_end, choose, search
 from steadygrad.doctor.trials import Answer, Patients, TrainTask, run_train_task
 from steadygrad.doctor.yardstick import Yardstick
 from steadygrad.errors import SetupError
@@ -85,17 +85,46 @@ def test_the_whole_search_costs_less_than_two_trainings() -> None:
     assert sum(trial.cost for trial in searched(practice, diagnose(practice))) <= 1.5 * 400
 
 
-@pytest.mark.parametrize(("chance", "luck"), [(0.3, 2.0), (-20.0, 0.0)], ids=["all may be luck", "little was learned"])
-def test_what_learns_next_to_nothing_in_a_short_time_trains_to_its_end(chance: float, luck: float) -> None:
+@pytest.mark.parametrize(
+    ("chance", "luck", "length"), [(0.3, 2.0, 60), (-20.0, 0.0, 120)], ids=["all may be luck", "little was learned"]
+)
+def test_what_learns_next_to_nothing_in_a_short_time_trains_on(chance: float, luck: float, length: int) -> None:
     practice = sick_setup(steps=120).replace(metric=lambda output, target: -18.5)
     hard = Yardstick("accuracy", chance, luck)
     _, trials = search(practice, diagnose(practice), hard, Budget(), 0, Runner(Serial()))
     ended = [trial for trial in trials if trial.outcome is Outcome.TRIED]
-    assert {trial.runs[-1].steps for trial in ended[: len(ended) - (chance < 0)]} == {120}
+    assert {trial.runs[-1].steps for trial in ended[: len(ended) - (chance < 0)]} == {length}, "half of it may do"
     assert all(trial.prescription.steps for trial in ended), "the set-up as it came has shown what it can"
     if chance < 0:  # what is beyond luck and far from perfect also trains for longer
         assert ended[-1].runs[-1].steps == 240
         assert ended[-1].prescription.steps[-1] == Step("longer_training", {"times": 2})
+
+
+@pytest.mark.parametrize(
+    ("scores", "trained"),
+    [
+        ({"optimizer": 0.9, "initialization": 0.9}, ["optimizer"]),
+        ({"optimizer": 0.5, "initialization": 0.9}, ["optimizer", "optimizer for longer"]),
+        ({"optimizer": 0.3, "initialization": 0.9}, ["optimizer", "initialization"]),
+        ({"optimizer": 0.3, "initialization": 0.3}, ["optimizer", "initialization"]),
+    ],
+    ids=["learns well", "learns a little", "does not learn", "none learns"],
+)
+def test_the_boldest_trains_to_its_end_and_the_next_if_that_does_not_learn(
+    scores: dict[str, float], trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def train(stage: str, prescriptions: list[Prescription], *_: float) -> list[Answer]:
+        (remedy, *longer) = [step.remedy for step in prescriptions[0].steps]
+        seen.append(remedy + " for longer" * len(longer))
+        return [answer(scores[remedy], remedy)]
+
+    stages = _Stages(sick_setup(), 0, Runner(Serial()))
+    monkeypatch.setattr(stages, "train", train)
+    changes = [answer(0.0, remedy).prescription for remedy in ("initialization", "optimizer")]
+    _to_the_end(stages, changes, HELD, longer=True)
+    assert seen == trained
 
 
 def answer(score: float, *remedies: str, losses: tuple[float, ...] = ()) -> Answer:

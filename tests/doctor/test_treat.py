@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +15,9 @@ from torch import nn
 
 from steadygrad.diagnosis import diagnose
 from steadygrad.doctor import Budget, prescribe, treat, verify
+from steadygrad.doctor.search import search
 from steadygrad.errors import SetupError, UsageError
-from steadygrad.records import Outcome, Verdict
+from steadygrad.records import Outcome, Run, Trial, Verdict
 from steadygrad.training import TrainingSetup
 
 from .patients import badly_scaled, clusters, images, mlp, plane, setup_of, sick_setup
@@ -104,6 +108,18 @@ def test_findings_alone_are_no_reason_to_treat_what_learns() -> None:
     assert not treatment.diagnosis.healthy
     assert treatment.verdict is Verdict.HEALTHY
     assert any(note.startswith("There are findings, but it learns") for note in treatment.notes)
+
+
+def test_what_a_setup_forgets_before_its_end_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def early_bird(*args: Any, **settings: Any) -> tuple[Trial, list[Trial]]:
+        short, trials = search(*args, **settings)
+        return replace(short, runs=(Run(0, 10, 1.0),)), trials  # as it came it knew all after ten steps
+
+    monkeypatch.setattr(import_module("steadygrad.doctor.treat"), "search", early_bird)
+    decaying = setup_of(optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.8), steps=200)
+    treatment = treat(decaying)
+    assert treatment.trials[0].runs[0].steps > 10, "it was trained as it came"
+    assert treatment.verdict is Verdict.CURED
 
 
 def test_labels_at_random_are_the_datas_fault() -> None:

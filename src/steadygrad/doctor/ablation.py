@@ -48,12 +48,15 @@ def ablate(
         return runner.run("asking what matters", run_train_task, Patients(practice), tasks, length)
 
     length = min(max(math.ceil(FIRST_SHARE * practice.steps), FIRST_LEAST), chosen.runs[-1].steps)
-    lacking = [_without(steps, [part]) for part in parts]
-    whole, *others = train([chosen.prescription, *lacking], length)
-    trials = [_trial(whole, "all parts, to compare with")]
-    trials += [_trial(other, f"without {part.remedy}") for part, other in zip(parts, others, strict=True)]
-    if not held.beyond_luck(score := _score(whole)):
+    trials: list[Trial] = []
+    score = next((run.score for run in chosen.runs if run.steps == length), None)
+    if score is None:
+        (whole,) = train([chosen.prescription], length)
+        trials, score = [_trial(whole, "all parts, to compare with")], _score(whole)
+    if not held.beyond_luck(score):
         return chosen, (), trials
+    others = train([_without(steps, [part]) for part in parts], length)
+    trials += [_trial(other, f"without {part.remedy}") for part, other in zip(parts, others, strict=True)]
     found = [Part(part, score, _score(other), length) for part, other in zip(parts, others, strict=True)]
     missed = score - (TIE_SHARE * (score - held.chance) if held.chance is not None else 0.0)
     needless = [part for part in found if part.without >= missed and not part.step.answers]

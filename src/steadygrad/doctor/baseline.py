@@ -32,17 +32,24 @@ def train_as_it_came(
     return Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
 
 
-def with_reference(practice: TrainingSetup, held: Yardstick, seed: int, runner: Runner) -> tuple[Yardstick, int]:
-    """Train the shallow network where one fits; return the yardstick with it and the steps spent."""
+def with_reference(
+    practice: TrainingSetup, held: Yardstick, hopeless: float, seed: int, runner: Runner
+) -> tuple[Yardstick, int]:
+    """Train the shallow network where one fits; return the yardstick with it and the steps spent.
+
+    It ends after half of its steps if it has not come beyond ``hopeless`` by then.
+    """
     shallow, sound = reference_setup(practice) or (None, None)
-    tasks = [TrainTask(sound, seed, reference=True)] if sound else []
+    tasks = [TrainTask(sound, seed, reference=True, hopeless=hopeless)] if sound else []
     patients = Patients(practice, shallow)
     others = runner.run("training a shallow network", run_train_task, patients, tasks, practice.steps) if tasks else []
-    references = [answer.run.score for answer in others if answer.run is not None]
+    runs = [answer.run for answer in others if answer.run is not None]
     if held.chance is not None:
         sentence = f"On the data that chose between trials, a constant answer scores {held.chance:.3f} {held.metric}"
-        runner.notes.append(sentence + (f", a sound shallow network {references[0]:.3f}." if references else "."))
-    return yardstick(practice, practice.validation, references), sum(answer.cost for answer in others)
+        beside = f", a sound shallow network {runs[0].score:.3f} in {runs[0].steps} steps." if runs else "."
+        runner.notes.append(sentence + beside)
+    held = yardstick(practice, practice.validation, [run.score for run in runs])
+    return held, sum(answer.cost for answer in others)
 
 
 def _enough(diagnosis: Diagnosis) -> float:

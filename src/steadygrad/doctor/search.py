@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ __all__ = ["choose", "search"]
 FIRST_SHARE, SECOND_SHARE = 1 / 20, 1 / 5
 FIRST_LEAST, SECOND_LEAST = 10, 40  # steps that a comparison needs
 # Where the best has come less than this share of the way to a perfect answer, that tells nothing: some networks, with
-# embeddings above all, stay where they are for a long time before they take off. Then the best train to the end.
+# embeddings above all, stay where they are for a long time before they take off. Then the best train to the end, one
+# after the other until one learns, the boldest first: larger steps leave a plateau sooner.
 LITTLE = 0.1
 FINALISTS = 2
 # A smaller change goes on beside the best one if it has come this share of the best one's way above chance.
@@ -97,14 +99,25 @@ class _Stages:
         self._practice, self._seed, self._runner = practice, seed, runner
         self.courses: dict[str, list[Answer]] = {}
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the time for trials is over."""
+        return time.monotonic() >= self._runner.deadline
+
     def train(
-        self, stage: str, prescriptions: Sequence[Prescription], share: float, least: int, enough: float = math.inf
+        self,
+        stage: str,
+        prescriptions: Sequence[Prescription],
+        share: float,
+        least: int,
+        enough: float = math.inf,
+        hopeless: float = -math.inf,
     ) -> list[Answer]:
-        """Train all for a share of the planned steps, ``least`` of them at least, until a score is ``enough``."""
+        """Train all for a share of the planned steps, ``least`` of them at least, or as long as a score leaves open."""
         planned = self._practice.steps
         steps = max(math.ceil(share * planned), least)
         tasks = [
-            TrainTask(each, self._seed, steps=min(steps, planned * _times(each)), enough=enough)
+            TrainTask(each, self._seed, steps=min(steps, planned * _times(each)), enough=enough, hopeless=hopeless)
             for each in prescriptions
         ]
         answers = self._runner.run(stage, run_train_task, Patients(self._practice), tasks, steps, cut=True)
@@ -114,10 +127,15 @@ class _Stages:
 
 
 def _to_the_end(stages: _Stages, changes: Sequence[Prescription], held: Yardstick, longer: bool) -> list[Answer]:
-    """Train all to the end, and for longer the best one if it has begun to learn and is still far from perfect."""
+    """Train one after the other until one learns, and that for longer if it is still far from perfect."""
     good = held.towards_perfect(GOOD_SHARE)
     enough = math.inf if good is None else good
-    last = stages.train("training them to the end", changes, 1.0, SECOND_LEAST, enough)
+    hopeless = -math.inf if held.chance is None else held.chance + held.luck
+    last: list[Answer] = []
+    for change in reversed(changes):
+        last += stages.train("training the best to its end", [change], 1.0, SECOND_LEAST, enough, hopeless)
+        if _has_begun(last[-1], held) or stages.is_late:
+            break
     best = max(last, key=_score, default=None)
     if best is not None and longer and held.beyond_luck(_score(best)) and _score(best) < enough:
         last += stages.train("training the best for even longer", [_longer(best.prescription)], LONGER, 0, enough)
@@ -251,5 +269,5 @@ def _trial(answers: Sequence[Answer], final: bool) -> Trial:
     cost = sum(answer.cost for answer in answers)
     if problem := next((answer.problem for answer in answers if answer.problem), ""):
         return Trial(answers[0].prescription, runs, Outcome.NOT_APPLICABLE, problem, cost)
-    reason = "" if final else "fell behind in a short training"
+    reason = "" if final else "another went ahead of it"
     return Trial(answers[0].prescription, runs, Outcome.TRIED if final else Outcome.STOPPED, reason, cost)

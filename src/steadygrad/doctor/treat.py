@@ -102,14 +102,12 @@ class Examination:
         treatment: The course so far.
         setup: The set-up with validation data and the steps that the budget allows.
         chosen: What is to be proven; None if nothing is.
-        cost: Optimizer steps spent, the forecast and the shallow network included.
         held: What the trials' scores were held against.
     """
 
     treatment: Treatment
     setup: TrainingSetup
     chosen: Prescription | None
-    cost: int
     held: Yardstick
 
 
@@ -165,8 +163,12 @@ class _Course:
         return self.baseline
 
     def is_as_good_as_the_reference(self) -> bool:
-        """Train the shallow network, and say whether the set-up as it came learns as well."""
-        self.held, spent = with_reference(self.practice, self.held, self.seed, self.runner)
+        """Train the shallow network, and say whether the set-up as it came learns as well.
+
+        Where nothing was found, a shallow network that is behind after half of its steps says enough.
+        """
+        hopeless = self.as_it_came().score if self.diagnosis.healthy else -math.inf
+        self.held, spent = with_reference(self.practice, self.held, hopeless, self.seed, self.runner)
         self.cost += spent
         return self.learns_well(self.held)
 
@@ -176,8 +178,8 @@ class _Course:
 
     def ended(self, verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
         """Return what it came to."""
-        treatment = Treatment(self.diagnosis, tuple(trials), verdict, self.given, parts=self.parts)
-        return Examination(treatment, self.setup, chosen, self.cost, self.held)
+        treatment = Treatment(self.diagnosis, tuple(trials), verdict, self.given, parts=self.parts, cost=self.cost)
+        return Examination(treatment, self.setup, chosen, self.held)
 
 
 def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examination:
@@ -186,8 +188,7 @@ def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examin
     baseline = course.baseline
     short, trials = search(practice, diagnosis, course.held, budget, seed, runner, allow, baseline is not None)
     course.cost += short.cost + sum(trial.cost for trial in trials)
-    given = short if baseline is None else max(short, baseline, key=lambda trial: trial.score)
-    chosen = choose(trials, given, course.held)
+    chosen = choose(trials, baseline or short, course.held)
     if chosen is not None:
         # The best of what was tried stands in for a shallow network.
         stand_in = replace(course.held, reference=course.held.reference or chosen.score)

@@ -34,6 +34,7 @@ class Treatment:
         notes: What else a reader should know.
         parts: What each step of the prescription brings, those included that were dropped; empty if not measured.
         doubts: What remains unsure.
+        cost: Optimizer steps spent before the proof, the forecast and the shallow network included.
     """
 
     diagnosis: Diagnosis
@@ -47,6 +48,7 @@ class Treatment:
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     doubts: tuple[str, ...] = ()
+    cost: int = 0
 
     @property
     def model(self) -> nn.Module:
@@ -64,6 +66,7 @@ class Treatment:
             "notes",
             "parts",
             "doubts",
+            "cost",
             "trials",
             "proof",
             "diagnosis",
