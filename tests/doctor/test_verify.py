@@ -30,6 +30,15 @@ def test_a_cure_is_better_on_every_seed_and_reaches_the_goal() -> None:
     assert proof.spread(proof.after)[0] >= proof.goal > proof.spread(proof.before)[0]
 
 
+def test_where_the_training_is_prolonged_the_shallow_network_trains_as_long() -> None:
+    longer = Prescription((*CURE.steps, Step("longer_training", {"times": 10})))
+    short, long = (verify(prescription, sick_setup(steps=6)) for prescription in (CURE, longer))
+    assert short.goal is not None
+    assert long.goal is not None
+    assert long.goal > short.goal + 0.1, "six steps teach it little"
+    assert long.goal == verify(CURE, sick_setup(steps=60)).goal
+
+
 def test_better_but_short_of_the_goal_is_improved() -> None:
     slow = Prescription((Step("initialization", {"method": "auto"}), Step("learning_rate", {"lr": 0.005})))
     proof = verify(slow, sick_setup(steps=20))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from torch import Tensor
@@ -31,7 +31,7 @@ def verify(
 
     For each seed both trainings start from weights redrawn by that seed and see the data in the same order. *Improved*
     means: better on every seed, and on average better than luck allows. *Cured* means moreover: on average at least
-    97 % of the way from chance to a sound shallow network. The set-up and all random states stay as they are.
+    97 % of the way from chance to a sound shallow network that trains for as many steps. The set-up and all random states stay as they are.
 
     Args:
         prescription: What to prove.
@@ -72,7 +72,7 @@ def train_pairs(prescription: Prescription, setup: TrainingSetup, seeds: Sequenc
         shallow, sound = reference or (None, None)
         before = [TrainTask(Prescription(), seed) for seed in seeds]
         after = [TrainTask(prescription, seed, keep_weights=seed == seeds[0]) for seed in seeds]
-        yard = [TrainTask(sound, seed, reference=True) for seed in seeds] if sound else []
+        yard = [TrainTask(_as_long(sound, prescription), seed, reference=True) for seed in seeds] if sound else []
         tasks = [*before, *after, *yard]
         answers = runner.run("proving it on fresh seeds", run_train_task, Patients(setup, shallow), tasks, setup.steps)
         untreated, treated, references = _thirds(answers, len(seeds))
@@ -80,6 +80,12 @@ def train_pairs(prescription: Prescription, setup: TrainingSetup, seeds: Sequenc
     proof = _judged(prescription, _runs(untreated), _runs(treated), held)
     problems = tuple(dict.fromkeys(answer.problem for answer in treated if answer.problem))
     return Pairs(proof, treated[0].weights, problems)
+
+
+def _as_long(sound: Prescription, prescription: Prescription) -> Prescription:
+    """Return ``sound``, prolonged if ``prescription`` prolongs the training."""
+    longer = tuple(step for step in prescription.steps if step.remedy == "longer_training")
+    return replace(sound, steps=(*sound.steps, *longer))
 
 
 def _judged(prescription: Prescription, before: tuple[Run, ...], after: tuple[Run, ...], held: Yardstick) -> Proof:
