@@ -82,7 +82,7 @@ def classify(options: argparse.Namespace) -> None:
         held = min(HELD_OUT, len(x) // 5)
         x, y, test = x[:-held], y[:-held], (x[-held:], y[-held:])
     errors, mark = [], "-validate" if options.validate else ""
-    dropout = {"dropout": 0.5, "input_dropout": 0.2, "max_norm": 4.0} if options.dropout else {}
+    dropout = {"dropout": 0.5, "input_dropout": 0.2} if options.dropout else {}
     for seed in options.seeds:
         dbn = pretrained(options, x, seed, mark)
         path = options.folder / f"classifier{'-dropout' if options.dropout else ''}{mark}-{seed}.safetensors"

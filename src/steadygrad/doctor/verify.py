@@ -31,7 +31,8 @@ def verify(
 
     For each seed both trainings start from weights redrawn by that seed and see the data in the same order. *Improved*
     means: better on every seed, and on average better than luck allows. *Cured* means moreover: on average at least
-    97 % of the way from chance to a sound shallow network that trains for as many steps. The set-up and all random states stay as they are.
+    97 % of the way from chance to a sound shallow network that trains for as many steps. The set-up and all random
+    states stay as they are.
 
     Args:
         prescription: What to prove.
