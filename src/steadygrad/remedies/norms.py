@@ -82,16 +82,17 @@ def _norms_by_rows(tensors: list[Tensor]) -> list[float]:
     parts: list[Tensor] = []  # short tensors, and the norms of the rows of long ones
     owners: list[int] = []
     for i, tensor in enumerate(tensors):
-        rest = numel = tensor.numel()
+        numel = tensor.numel()
         if numel > _ROW:
             tensor, length = _flat(tensor), _row_length(numel)
-            rest = numel % length
-            rows = tensor[: numel - rest].view(-1, length)
-            parts.append(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32 if tensor.dtype in HALF else None))
-            owners.append(i)
-        if rest:
-            parts.append(tensor[-rest:] if rest < numel else tensor)
-            owners.append(i)
+            if rest := numel % length:
+                parts.append(tensor[-rest:])
+                owners.append(i)
+                tensor = tensor[:-rest]
+            wide = torch.float32 if tensor.dtype in HALF else None
+            tensor = torch.linalg.vector_norm(tensor.view(-1, length), dim=1, dtype=wide)
+        parts.append(tensor)
+        owners.append(i)
     norms = [0.0] * len(tensors)
     for i, norm in zip(owners, _norms_in_one_call(parts, torch.float64), strict=True):
         norms[i] = math.hypot(norms[i], norm)
@@ -100,7 +101,7 @@ def _norms_by_rows(tensors: list[Tensor]) -> list[float]:
 
 @lru_cache(1 << 12)
 def _row_length(numel: int) -> int:
-    """Return a length that leaves no rest if a good one does: to read one more tensor costs more than to read it."""
+    """Return a length that leaves no rest, if a good one does: a rest costs a call of its own."""
     return next((length for length in range(_ROW, _ROW // 4, -64) if numel % length == 0), _ROW)
 
 
