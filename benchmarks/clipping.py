@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.remedies import Gradients, GradientTransform, adaptive_clip, attach, clip_by_global_norm, global_norm
-from steadygrad.remedies.kernel import sum_of_squares_kernel
+from steadygrad.remedies.kernel import squares_kernel
 
 Shapes = list[tuple[int, ...]]
 IDLE_BAR, TRIGGERED_BAR, AGC_BAR = 1 / 2, 2 / 3, 5.0
@@ -196,7 +196,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.without_numba:
         sys.modules["numba"] = None
-    kernel = "with numba" if sum_of_squares_kernel() else "without numba"
+    kernel = "with numba" if squares_kernel() else "without numba"
     print(f"{processor()}, torch {torch.__version__} {kernel}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}\n")
     print("| parameters | threads | variant | step, ms | torch or timm, ms | ours, ms | ratio | kept |")
     print("|---|---|---|---|---|---|---|---|")

@@ -122,13 +122,13 @@ def test_half_precision_norms_do_not_overflow() -> None:
 def either_kernel(request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with the kernel that numba compiles and with torch alone."""
     if request.param == "torch":
-        monkeypatch.setattr(norms, "sum_of_squares_kernel", lambda: None)
+        monkeypatch.setattr(norms, "squares_kernel", lambda: None)
     monkeypatch.setattr(norms, "_LARGE", 0)
 
 
 @pytest.mark.usefixtures("either_kernel")
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-30, 3e30])
-@pytest.mark.parametrize("numel", [3, 1000, 50_001, 1_200_003])
+@pytest.mark.parametrize("numel", [3, 1000, 9408, 50_001, 1_200_003])  # rows of 448, of 1024 with a rest
 def test_norms_of_equal_values_do_not_drift(value: float, numel: int) -> None:
     tensors = [torch.full((numel,), value), torch.zeros(5)]
     exact = tensors[0][0].item() * math.sqrt(numel)
@@ -149,6 +149,18 @@ def test_norms_by_any_number_of_threads_in_any_layout(threads: int) -> None:
     assert found == pytest.approx([tensor.double().norm().item() for tensor in tensors], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("threads", "numel", "compiled"), [(1, 9, False), (1, 10**9, True), (4, 99, True), (4, 100, False)]
+)
+def test_the_kernel_of_one_thread_leaves_huge_sets_to_several(threads, numel, compiled, monkeypatch) -> None:
+    monkeypatch.setattr(norms, "_LARGE", 10)
+    monkeypatch.setattr(norms, "_HUGE", 400)
+    monkeypatch.setattr(norms, "squares_kernel", lambda: "compiled")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    tensors = [torch.empty(1).expand(numel - 3), torch.empty(3)]
+    assert norms._kernel_for(tensors) == ("compiled" if compiled else None)
+
+
 @pytest.mark.usefixtures("either_kernel")
 @pytest.mark.parametrize("position", [0, 5_000, 99_999])
 def test_norms_show_what_is_not_finite(position: int) -> None:
@@ -163,7 +175,7 @@ def test_a_numba_that_does_not_work_is_done_without(broken, monkeypatch: pytest.
         raise broken
 
     monkeypatch.setattr(kernel, "_compile", refuse)
-    assert kernel.sum_of_squares_kernel.__wrapped__() is None
+    assert kernel.squares_kernel.__wrapped__() is None
 
 
 @pytest.mark.slow

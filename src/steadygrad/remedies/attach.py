@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from steadygrad.remedies.tally import Deeds, deeds
 
 __all__ = ["Attachment", "attach", "attachment_of"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _KEY = "steadygrad"  # in the optimizer's state dict
 
 # Marks that other libraries leave on parameters whose gradients are not here at the optimizer's step.
@@ -25,6 +28,17 @@ _FOREIGN = {
     "_fsdp_flattened": "FSDP1 spreads them over processes without saying how; use fully_shard (FSDP2)",
     "ds_id": "DeepSpeed keeps their gradients to itself; use its gradient_clipping setting",
 }
+
+
+def _eager(method: Callable[P, R]) -> Callable[P, R]:
+    """Leave a method out of compiled code; it takes no time in code that is not compiled."""
+    left_out = _disable_dynamo(method)  # torch.compiler.disable would import the compiler now
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (left_out if torch.compiler.is_compiling() else method)(*args, **kwargs)
+
+    return run
 
 
 def attach(optimizer: torch.optim.Optimizer, transform: GradientTransform) -> Attachment:
@@ -102,7 +116,7 @@ class Attachment:
             handle.remove()
         vars(self._optimizer).pop("__deepcopy__", None)
 
-    @_disable_dynamo  # torch.compiler.disable would import the compiler now
+    @_eager
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -121,7 +135,7 @@ class Attachment:
 
         return wrapped
 
-    @_disable_dynamo  # torch.compiler.disable would import the compiler now
+    @_eager
     @torch.no_grad()
     def _act(self) -> None:
         optimizer = self._optimizer
@@ -138,7 +152,7 @@ class Attachment:
         left = gradients.write(all_but_one=_takes_grad_scale(optimizer))
         if left != (1.0 if scale is None else 1.0 / scale.item()):
             self._scale_before = (scale,) if "grad_scale" in vars(optimizer) else ()
-            self._folded = torch.tensor(1.0 / left, device=gradients.parameters[0].device)
+            self._folded = torch.full((), 1.0 / left, dtype=torch.float32, device=gradients.parameters[0].device)
             optimizer.grad_scale = self._folded  # type: ignore[attr-defined]
 
     def _hide(self, parameters: list[Tensor]) -> None:
@@ -147,7 +161,7 @@ class Attachment:
             self._hidden.append((parameter, parameter.grad))
             parameter.grad = None
 
-    @_disable_dynamo  # torch.compiler.disable would import the compiler now
+    @_eager
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         for parameter, gradient in self._hidden:
             parameter.grad = gradient

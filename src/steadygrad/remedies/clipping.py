@@ -25,12 +25,13 @@ __all__ = [
 ]
 
 
-def factor_within(norm: float, bound: float, rounding: float) -> float:
+def factor_within(norm: float, bound: float, gradients: Gradients) -> float:
     """Return the factor that brings ``norm`` within ``bound``; 1 if it is within, or not finite.
 
-    A clipped norm misses the bound by ``rounding``: clipping it again must change nothing.
+    A clipped norm misses the bound by rounding: clipping it again must change nothing.
     """
-    return bound / norm if bound * (1 + rounding) < norm < math.inf else 1.0
+    outside = bound < norm < math.inf and bound * (1 + gradients.rounding) < norm
+    return bound / norm if outside else 1.0
 
 
 def factors_within(norms: Tensor, bounds: Tensor | float, rounding: float) -> Tensor:
@@ -123,7 +124,7 @@ Update = Callable[[Gradients, State, Sequence[Tensor]], State]
 def _within_global_norm(bound: Callable[[int], float]) -> Update:
     def update(gradients: Gradients, state: State, _: Sequence[Tensor]) -> State:
         norm = gradients.global_norm()
-        factor = factor_within(norm, bound(state["steps"]), gradients.rounding)
+        factor = factor_within(norm, bound(state["steps"]), gradients)
         gradients.scale(factor)
         return tallied(state, norm, factor)
 

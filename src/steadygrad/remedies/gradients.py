@@ -89,24 +89,15 @@ class Gradients:
     """
 
     def __init__(self, parameters: Sequence[Tensor], loss_scale: float = 1.0) -> None:
-        self.positions: list[int] = []
+        self.positions = [i for i, parameter in enumerate(parameters) if parameter.grad is not None]
         self.skip = False
-        self.parameters: list[Tensor] = []
-        self._gradients: list[Tensor] = []
-        self._entries: list[Tensor] = []
-        seen: set[int] = set()
-        for position, parameter in enumerate(parameters):
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            plain = _is_plain(gradient)
-            if id(gradient) in seen or not plain:
-                gradient = _writable(parameter, gradient, seen)
-            seen.add(id(gradient))
-            self.positions.append(position)
-            self.parameters.append(parameter)
-            self._gradients.append(gradient)
-            self._entries.append(gradient if plain else entries(local_part(gradient)))
+        self.parameters = [parameters[i] for i in self.positions]
+        self._gradients: list[Tensor] = [parameter.grad for parameter in self.parameters]  # type: ignore[misc]
+        if len({*map(id, self._gradients)}) == len(self) and all(map(_is_plain, self._gradients)):  # as most are
+            self._entries = self._gradients
+        else:
+            self._gradients = _writable(self.parameters)
+            self._entries = [entries(local_part(gradient)) for gradient in self._gradients]
         self._shards = Shards(self._gradients)
         self._factor = 1.0 / loss_scale
         self._factors: Tensor | None = None
@@ -235,19 +226,26 @@ class Gradients:
 
 
 def _is_plain(gradient: Tensor) -> bool:
-    """Whether a gradient is its own entries and can be written, as most are; quick, for it is asked at every step."""
+    """Whether a gradient is its own entries and can be written; quick, for it is asked at every step."""
     strided = type(gradient) is Tensor and gradient.layout is torch.strided
     return strided and gradient.is_contiguous() and not gradient.is_complex()
 
 
-def _writable(parameter: Tensor, gradient: Tensor, seen: set[int]) -> Tensor:
-    """Return the gradient if it can be changed in place, else an equal one that takes its place."""
-    if gradient.layout is torch.sparse_coo:
-        if not gradient.is_coalesced():
-            parameter.grad = gradient = gradient.coalesce()
-    elif id(gradient) in seen or (not gradient.is_contiguous() and 0 in gradient.stride()):
-        parameter.grad = gradient = gradient.clone(memory_format=torch.contiguous_format)
-    return gradient
+def _writable(parameters: list[Tensor]) -> list[Tensor]:
+    """Return the gradients, after those that cannot be changed in place have been replaced by equal ones."""
+    gradients: list[Tensor] = []
+    seen: set[int] = set()
+    for parameter in parameters:
+        gradient = parameter.grad
+        assert gradient is not None
+        if gradient.layout is torch.sparse_coo:
+            if not gradient.is_coalesced():
+                parameter.grad = gradient = gradient.coalesce()
+        elif id(gradient) in seen or (not gradient.is_contiguous() and 0 in gradient.stride()):
+            parameter.grad = gradient = gradient.clone(memory_format=torch.contiguous_format)
+        seen.add(id(gradient))
+        gradients.append(gradient)
+    return gradients
 
 
 def _multiply_(tensors: list[Tensor], factors: list[float]) -> None:

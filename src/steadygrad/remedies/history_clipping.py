@@ -41,7 +41,7 @@ def clip_by_quantile(percentile: Threshold = 10.0, history: int = 1000) -> Gradi
         if norm == 0 or not math.isfinite(norm):
             return tallied(state, math.nan, 1.0)
         known = recent_values(tallied(state, norm, 1.0))
-        factor = factor_within(norm, known.quantile(quantile(state["steps"])).item(), gradients.rounding)
+        factor = factor_within(norm, known.quantile(quantile(state["steps"])).item(), gradients)
         gradients.scale(factor)
         return tallied(state, norm, factor)
 
@@ -130,7 +130,7 @@ def clip_by_running_norm(
         if warm:
             factors = torch.where(gamma > 0, factors_within(norms, most(state["steps"]) * gamma, rounding), 1.0)
         else:
-            factors = torch.full_like(norms, factor_within(gradients.global_norm(), warmup_norm, rounding))
+            factors = torch.full_like(norms, factor_within(gradients.global_norm(), warmup_norm, gradients))
         gradients.scale_each(factors)
         clipped = norms * factors
         followed = decay * gamma + (1 - decay) * clipped if warm else torch.minimum(gamma, clipped)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from steadygrad.remedies.kernel import sum_of_squares_kernel
+from steadygrad.remedies.kernel import Kernel, squares_kernel
 from steadygrad.signals.moments import sum_of_squares
 
 __all__ = ["HALF", "entries", "global_norm", "norms_of", "peaks_of", "unit_norms"]
 
 _ROW = 1 << 10  # entries; a float32 norm over so many errs by less than 1e-6, over 4e7 by 3e-3
-_LARGE = 1 << 20  # entries: a set worth loading the compiled kernel; a tensor worth waking a second thread
+_LARGE = 1 << 20  # entries: a set worth loading the compiled kernel
+_HUGE = 1 << 25  # entries times threads: beyond it the kernel, which has one thread, is slower than torch with several
 # Squares below float32's smallest normal number (1.2e-38) may be lost; beside a mean square of 1e-24 they are nothing.
 _SAFE_MEAN_SQUARE = 1e-24
 _SQUARES_FIT = (1e-140, 1e140)  # float64 squares of entries in this range neither vanish nor overflow
@@ -49,48 +51,62 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     one, which sums in float64 throughout.
     """
     norms = [0.0] * len(tensors)
-    kernel = sum_of_squares_kernel() if sum(tensor.numel() for tensor in tensors) > _LARGE else None
-    threads = torch.get_num_threads()
-    longest = math.inf if threads == 1 else _LARGE // (threads - 1)  # the kernel has one thread, torch has all
-    others: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for i, tensor in enumerate(tensors):
-        if kernel is not None and tensor.dtype is torch.float32 and tensor.is_cpu and tensor.numel() <= longest:
-            dense = tensor if tensor.is_contiguous() else _flat(tensor)  # a name keeps a copy alive during the call
-            norms[i] = math.sqrt(kernel(dense.data_ptr(), tensor.numel()))
-        else:
-            others.setdefault((tensor.device, tensor.dtype), []).append(i)
-    for (device, dtype), where in others.items():
-        wide = torch.float32 if dtype in HALF else None
-        alike = [tensors[i] for i in where]
-        # Accelerators sum in a tree, exactly enough.
-        found = _norms_by_rows(alike, wide) if device.type == "cpu" else _short_norms(alike, wide)
-        for i, norm in zip(where, found, strict=True):
-            norms[i] = _checked(norm, tensors[i])
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(i)
+    for (_, dtype), where in kinds.items():
+        for i, norm in zip(where, _norms_alike([tensors[i] for i in where], dtype), strict=True):
+            norms[i] = norm
     return norms
 
 
-def _norms_by_rows(tensors: list[Tensor], dtype: torch.dtype | None) -> list[float]:
-    """Return the norms of some tensors of one device and dtype, from those of rows of them."""
-    rows: dict[int, Tensor] = {}  # by the position of the tensor: the norms of its rows
-    rests: dict[int, Tensor] = {}
+def _norms_alike(tensors: list[Tensor], dtype: torch.dtype) -> list[float]:
+    """Return the norms of some tensors of one device and dtype."""
+    if tensors[0].is_cpu:
+        if dtype is torch.float32 and (kernel := _kernel_for(tensors)) is not None:
+            return [math.sqrt(squares) for squares in kernel([t if t.is_contiguous() else _flat(t) for t in tensors])]
+        norms = _norms_by_rows(tensors)
+    else:  # accelerators sum in a tree, exactly enough
+        norms = _norms_in_one_call(tensors, torch.float32 if dtype in HALF else dtype)
+    return [_checked(norm, tensor) for norm, tensor in zip(norms, tensors, strict=True)]
+
+
+def _kernel_for(tensors: list[Tensor]) -> Kernel | None:
+    """Return the compiled kernel where it is faster than torch, which reads with all its threads."""
+    numel, threads = sum(tensor.numel() for tensor in tensors), torch.get_num_threads()
+    return squares_kernel() if numel > _LARGE and (threads == 1 or numel * threads < _HUGE) else None
+
+
+def _norms_by_rows(tensors: list[Tensor]) -> list[float]:
+    """Return the norms of some tensors of one dtype, from those of rows of them."""
+    parts: list[Tensor] = []  # short tensors, and the norms of the rows of long ones
+    owners: list[int] = []
     for i, tensor in enumerate(tensors):
         numel = tensor.numel()
         if numel > _ROW:
-            flat, whole = _flat(tensor), numel // _ROW * _ROW
-            rows[i] = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1, dtype=dtype)
-            if whole < numel:
-                rests[i] = flat[whole:]
-        else:
-            rests[i] = tensor
+            tensor, length = _flat(tensor), _row_length(numel)
+            if rest := numel % length:
+                parts.append(tensor[-rest:])
+                owners.append(i)
+                tensor = tensor[:-rest]
+            wide = torch.float32 if tensor.dtype in HALF else None
+            tensor = torch.linalg.vector_norm(tensor.view(-1, length), dim=1, dtype=wide)
+        parts.append(tensor)
+        owners.append(i)
     norms = [0.0] * len(tensors)
-    for parts, wide in ((rows, torch.float64), (rests, dtype)):
-        for i, norm in zip(parts, _short_norms([*parts.values()], wide), strict=True):
-            norms[i] = math.hypot(norms[i], norm)
+    for i, norm in zip(owners, _norms_in_one_call(parts, torch.float64), strict=True):
+        norms[i] = math.hypot(norms[i], norm)
     return norms
 
 
-def _short_norms(tensors: list[Tensor], dtype: torch.dtype | None) -> list[float]:
-    """Return the norms of tensors of one device and dtype in one call and one transfer."""
+@lru_cache(1 << 12)
+def _row_length(numel: int) -> int:
+    """Return a length that leaves no rest, if a good one does: a rest costs a call of its own."""
+    return next((length for length in range(_ROW, _ROW // 4, -64) if numel % length == 0), _ROW)
+
+
+def _norms_in_one_call(tensors: list[Tensor], dtype: torch.dtype) -> list[float]:
+    """Return the norms of tensors of one device, in one transfer."""
     return torch.stack(torch._foreach_norm(tensors, 2, dtype)).tolist() if tensors else []
 
 

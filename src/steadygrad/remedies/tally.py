@@ -79,7 +79,8 @@ def tallied(state: State, value: float, factor: float) -> State:
     """
     state = state | {"steps": state["steps"] + 1}
     if math.isfinite(value):
-        state["recent"] = [*state["recent"], value][-state["window"] :]
+        recent = state["recent"] = [*state["recent"], value]
+        del recent[: -state["window"]]
     if factor != 1:
         state["acted"] += 1
         state["factor_sum"] += factor
