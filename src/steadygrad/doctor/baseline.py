@@ -26,8 +26,7 @@ def train_as_it_came(
 ) -> Trial:
     """Train the set-up as it came, until it is good enough, or has shown nothing after half of its steps."""
     enough = held.towards_perfect(_enough(diagnosis))
-    hopeless = -math.inf if held.chance is None else held.chance + held.luck
-    task = TrainTask(Prescription(), seed, enough=math.inf if enough is None else enough, hopeless=hopeless)
+    task = TrainTask(Prescription(), seed, enough=math.inf if enough is None else enough, hopeless=held.luckiest)
     (given,) = runner.run("training it as it is", run_train_task, Patients(practice), [task], practice.steps)
     return Trial(given.prescription, (given.run,) if given.run else (), reason="as it came", cost=given.cost)
 

@@ -130,10 +130,9 @@ def _to_the_end(stages: _Stages, changes: Sequence[Prescription], held: Yardstic
     """Train one after the other until one learns, and that for longer if it is still far from perfect."""
     good = held.towards_perfect(GOOD_SHARE)
     enough = math.inf if good is None else good
-    hopeless = -math.inf if held.chance is None else held.chance + held.luck
     last: list[Answer] = []
     for change in reversed(changes):
-        last += stages.train("training the best to its end", [change], 1.0, SECOND_LEAST, enough, hopeless)
+        last += stages.train("training the best to its end", [change], 1.0, SECOND_LEAST, enough, held.luckiest)
         if _has_begun(last[-1], held) or stages.is_late:
             break
     best = max(last, key=_score, default=None)

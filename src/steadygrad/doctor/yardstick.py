@@ -49,9 +49,14 @@ class Yardstick:
         """Return the score that lies ``share`` of the way from chance to a perfect answer: 1, for accuracy and R2."""
         return replace(self, reference=1.0).at(share)
 
+    @property
+    def luckiest(self) -> float:
+        """The highest score that may be luck; ``-inf`` where chance is not known."""
+        return -math.inf if self.chance is None else self.chance + self.luck
+
     def beyond_luck(self, score: float) -> bool:
         """Whether a score is too good to be luck; any finite one is where chance is not known."""
-        return math.isfinite(score) and (self.chance is None or score > self.chance + self.luck)
+        return math.isfinite(score) and score > self.luckiest
 
 
 def yardstick(setup: TrainingSetup, data: Data, references: Sequence[float] = ()) -> Yardstick:
