@@ -3,10 +3,9 @@
 Run: ``python benchmarks/repair.py [--method doctor]``, some 25 minutes of one core. Every case is treated, the doctor's
 own proof included, without a look at its validation data; then the set-up that came out is trained afresh on three new
 seeds and scored on them. *Really repaired*: on average at least 90 % of the way from chance to the named healthy
-network. *Alarms* on healthy set-ups are of two kinds: those that a treatment does not leave as they are, and findings
-of one batch where no fault was planted. Findings that name a planted fault which the training happens to overcome, as a
-doubled softmax, are counted beside them: they are true. Results are kept case by case in ``--rows``, so that an
-interrupted run goes on. Exit code 1 if a bar is missed.
+network. *Alarmed*: healthy set-ups with findings of one batch; beside them stand those that were made without a fault,
+for some are healthy by outcome in spite of one. Results are kept case by case in ``--rows``, so that an interrupted run
+goes on. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -82,18 +81,17 @@ def tell(method: str, rows: list[Row]) -> bool:
     healthy = [row for row in rows if row["state"] == "healthy"]
     repaired = sum(row["after"] >= 0.9 for row in sick)
     changed = sum(row["changed"] for row in healthy)
-    sound = [row for row in healthy if not row["faults"]]
-    named = sum(row["alarmed"] for row in healthy if row["faults"])
-    false = sum(row["alarmed"] for row in sound)
+    made_healthy = [row for row in healthy if not row["faults"]]
+    alarmed, false = (sum(row["alarmed"] for row in group) for group in (healthy, made_healthy))
     harmed = sum(row["after"] < min(0.9, row["before"]) for row in healthy)
     cost = fmean(row["cost"] for row in rows) if rows else 0.0
     low, high = wilson(repaired, len(sick))
     print(
         f"| {method} | {repaired}/{len(sick)} = {repaired / max(len(sick), 1):.2f} [{low:.2f}, {high:.2f}] "
-        f"| {changed}/{len(healthy)} | {harmed}/{len(healthy)} | {false}/{len(sound)} "
-        f"| {named}/{len(healthy) - len(sound)} | {cost:.2f} |"
+        f"| {changed}/{len(healthy)} | {harmed}/{len(healthy)} | {alarmed}/{len(healthy)}, {false}/{len(made_healthy)} "
+        f"| {cost:.2f} |"
     )
-    quiet = changed <= 0.02 * len(healthy) and false <= 0.02 * len(sound)
+    quiet = max(changed, alarmed) <= 0.02 * len(healthy)
     bars = (repaired >= 0.85 * len(sick), harmed == 0, quiet, cost <= 1.5)
     return all(bars)
 
@@ -129,10 +127,9 @@ def main() -> int:
                 file.flush()
     print(f"{options.split}: {len(chosen)} cases\n")
     print(
-        "| method | really repaired [95 %] | healthy changed | harmed | findings without a fault "
-        "| planted fault named | cost, trainings |"
+        "| method | really repaired [95 %] | healthy changed | harmed | alarmed, made without fault | cost, trainings |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|")
     reached = {m: tell(m, [row for row in rows if row["method"] == m and row["index"] in chosen]) for m in methods}
     print("\nThe doctor by family")
     tell_families([row for row in rows if row["method"] == "doctor" and row["index"] in chosen])
