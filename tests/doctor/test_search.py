@@ -127,6 +127,14 @@ def test_the_boldest_trains_to_its_end_and_the_next_if_that_does_not_learn(
     assert seen == trained
 
 
+def test_when_the_time_is_over_no_further_one_trains_and_none_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = _Stages(sick_setup(), 0, Runner(Serial(), deadline=time.monotonic() - 1))
+    changes = [answer(0.0, remedy).prescription for remedy in ("initialization", "optimizer")]
+    for score in (0.3, 0.5):  # does not learn, learns a little
+        monkeypatch.setattr(stages, "train", lambda *_, score=score: [answer(score, "optimizer")])
+        assert len(_to_the_end(stages, changes, HELD, longer=True)) == 1
+
+
 def answer(score: float, *remedies: str, losses: tuple[float, ...] = ()) -> Answer:
     prescription = Prescription(tuple(Step(remedy) for remedy in remedies))
     return Answer(prescription, Run(0, 10, score, losses or (score,)))

@@ -42,6 +42,14 @@ HEALTHY = {
 }
 
 
+@pytest.mark.parametrize(("name", "reference"), [("classifier", 0), ("regressor", 20)])
+def test_the_cost_is_that_of_forecast_trials_and_shallow_network(name: str, reference: int) -> None:
+    treatment = treat(HEALTHY[name]())
+    assert treatment.diagnosis.forecast is not None
+    assert treatment.cost == treatment.diagnosis.forecast.steps + treatment.trials[0].cost + reference
+    assert treatment.to_dict()["cost"] == treatment.cost
+
+
 @pytest.mark.parametrize("make", HEALTHY.values(), ids=HEALTHY)
 def test_a_healthy_setup_is_left_alone(make) -> None:  # type: ignore[no-untyped-def]
     setup = make()

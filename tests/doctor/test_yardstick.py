@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from steadygrad.doctor.apply import apply
+from steadygrad.doctor.baseline import with_reference
 from steadygrad.doctor.reference import reference_setup
+from steadygrad.doctor.runner import Runner
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
-from steadygrad.training import TrainingSetup
+from steadygrad.training import Serial, TrainingSetup
 
 from .patients import clusters, images, mlp, plane, setup_of
 
@@ -130,3 +132,12 @@ def test_the_reference_takes_over_nothing_that_belongs_to_the_users_model() -> N
 )
 def test_there_is_no_reference_where_none_fits(setup: TrainingSetup) -> None:
     assert reference_setup(setup) is None
+
+
+@pytest.mark.parametrize(("hopeless", "steps"), [(-math.inf, 40), (2.0, 20)], ids=["open", "behind by half"])
+def test_the_shallow_network_ends_by_half_where_it_is_behind(hopeless: float, steps: int) -> None:
+    setup, runner = setup_of(), Runner(Serial())
+    held, spent = with_reference(setup, yardstick(setup, setup.validation), hopeless, 0, runner)
+    assert spent == steps
+    assert held.reference is not None, "what it reached by then stands"
+    assert f"in {steps} steps" in runner.notes[0]

@@ -58,10 +58,7 @@ def ablate(
     others = train([_without(steps, [part]) for part in parts], length)
     trials += [_trial(other, f"without {part.remedy}") for part, other in zip(parts, others, strict=True)]
     found = [Part(part, score, _score(other), length) for part, other in zip(parts, others, strict=True)]
-    missed = score - (TIE_SHARE * (score - held.chance) if held.chance is not None else 0.0)
-    needless = [part for part in found if part.without >= missed and not part.step.answers]
-    if len(needless) == len(parts):  # each does without the others: the one missed most stays
-        needless.remove(min(needless, key=lambda part: part.without))
+    needless = _needless(found, held)
     if not needless:
         return chosen, tuple(found), trials
     pair = next((run for run in chosen.runs if run.steps > length), chosen.runs[-1])
@@ -70,6 +67,16 @@ def ablate(
     if _score(leaner) < pair.score:
         return chosen, tuple(found), trials
     return trials[-1], tuple(replace(part, dropped=part in needless) for part in found), trials
+
+
+def _needless(parts: list[Part], held: Yardstick) -> list[Part]:
+    """Return the parts that answer no finding and are not missed; never all of them."""
+    whole = parts[0].whole
+    missed = whole - (TIE_SHARE * (whole - held.chance) if held.chance is not None else 0.0)
+    needless = [part for part in parts if part.without >= missed and not part.step.answers]
+    if len(needless) == len(parts):  # each does without the others: the one missed most stays
+        needless.remove(min(needless, key=lambda part: part.without))
+    return needless
 
 
 def _without(steps: Iterable[Step], left_out: list[Step]) -> Prescription:

@@ -135,8 +135,8 @@ def _to_the_end(stages: _Stages, changes: Sequence[Prescription], held: Yardstic
         last += stages.train("training the best to its end", [change], 1.0, SECOND_LEAST, enough, held.luckiest)
         if _has_begun(last[-1], held) or stages.is_late:
             break
-    best = max(last, key=_score, default=None)
-    if best is not None and longer and held.beyond_luck(_score(best)) and _score(best) < enough:
+    best = max(last, key=_score)
+    if longer and not stages.is_late and held.beyond_luck(_score(best)) and _score(best) < enough:
         last += stages.train("training the best for even longer", [_longer(best.prescription)], LONGER, 0, enough)
     return last
 
