@@ -17,7 +17,7 @@ from steadygrad.diagnosis import diagnose
 from steadygrad.doctor import Budget, prescribe, treat, verify
 from steadygrad.doctor.search import search
 from steadygrad.errors import SetupError, UsageError
-from steadygrad.records import Outcome, Run, Trial, Verdict
+from steadygrad.records import Outcome, Run, Severity, Trial, Verdict
 from steadygrad.training import TrainingSetup
 
 from .patients import badly_scaled, clusters, images, mlp, plane, setup_of, sick_setup
@@ -113,9 +113,21 @@ def test_the_trained_model_scores_as_proven() -> None:
 def test_findings_alone_are_no_reason_to_treat_what_learns() -> None:
     setup = setup_of(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(1)), lr=3.0)
     treatment = treat(setup)
-    assert not treatment.diagnosis.healthy
     assert treatment.verdict is Verdict.HEALTHY
     assert any(note.startswith("There are findings, but it learns") for note in treatment.notes)
+    first_sight = diagnose(setup).findings
+    assert [finding.code for finding in first_sight] == [finding.code for finding in treatment.diagnosis.findings]
+    assert first_sight[0].severity is Severity.ERROR, "one batch cannot know"
+    assert treatment.diagnosis.healthy
+    assert treatment.diagnosis.findings[0].message.endswith(" (does no harm here: the training gets over it)")
+
+
+def test_findings_stay_alarms_where_the_training_does_not_get_over_them() -> None:
+    setup = setup_of(nn.Sequential(mlp(10), nn.Softmax(1)), clusters(classes=10), lr=0.05)
+    treatment = treat(setup, Budget(trials=2))
+    assert treatment.verdict is Verdict.CURED
+    assert treatment.diagnosis.findings == diagnose(setup, forecast=True).findings
+    assert not treatment.diagnosis.healthy
 
 
 def test_what_a_setup_forgets_before_its_end_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,9 @@ def treat(
     """Find out what is wrong with a set-up, try remedies, and prove the best one on fresh seeds.
 
     Trials are chosen on a part of the training data; the validation data only score the proof. A set-up that learns as
-    well as a sound shallow network is left alone, whatever the findings. The set-up given and all random states stay
-    as they are. A budget in trials and steps gives the same treatment for the same seed and executor.
+    well as a sound shallow network is left alone, whatever the findings, and these become notes. The set-up given and
+    all random states stay as they are. A budget in trials and steps gives the same treatment for the same seed and
+    executor.
 
     Args:
         setup: What to treat; needs an optimizer.
@@ -91,6 +92,8 @@ def treat(
         treatment = found.treatment
         if found.chosen is not None:
             treatment = _proven(treatment, found.chosen, found.setup, seed, runner)
+    if treatment.verdict is Verdict.HEALTHY:
+        treatment = replace(treatment, diagnosis=treatment.diagnosis.harmless())
     return replace(treatment, notes=tuple(dict.fromkeys(runner.notes)), doubts=doubts(treatment, found.held))
 
 

@@ -23,7 +23,7 @@ class Treatment:
     """The whole course of a treatment.
 
     Attributes:
-        diagnosis: What was found in the set-up as it came.
+        diagnosis: What was found in the set-up as it came; nothing worse than a note where the verdict is healthy.
         trials: Everything that was tried, the set-up as it came first.
         verdict: What it came to.
         setup: The cured set-up, ready to train; the one that came if nothing helped or nothing was needed.

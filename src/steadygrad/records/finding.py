@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 from steadygrad.records.blueprint import Blueprint
@@ -98,3 +98,17 @@ class Diagnosis:
     def confidence(self) -> float | None:
         """Share of that trouble which the guilty layer alone explains; near 1/n where n layers fail alike."""
         return self.main.confidence if self.main else None
+
+    def harmless(self) -> Diagnosis:
+        """Return the diagnosis of a set-up that learns all the same: its warnings and errors are notes, and say so."""
+        notes = (
+            replace(
+                finding,
+                severity=Severity.NOTE,
+                message=f"{finding.message} (does no harm here: the training gets over it)",
+            )
+            if finding.severity >= Severity.WARNING
+            else finding
+            for finding in self.findings
+        )
+        return replace(self, findings=tuple(notes))
