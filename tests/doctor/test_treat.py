@@ -17,7 +17,7 @@ from steadygrad.diagnosis import diagnose
 from steadygrad.doctor import Budget, prescribe, treat, verify
 from steadygrad.doctor.search import search
 from steadygrad.errors import SetupError, UsageError
-from steadygrad.records import Outcome, Run, Severity, Trial, Verdict
+from steadygrad.records import Outcome, Run, Severity, Step, Trial, Verdict
 from steadygrad.training import TrainingSetup
 
 from .patients import badly_scaled, clusters, images, mlp, plane, setup_of, sick_setup
@@ -140,6 +140,22 @@ def test_what_a_setup_forgets_before_its_end_does_not_count(monkeypatch: pytest.
     treatment = treat(decaying)
     assert treatment.trials[0].runs[0].steps > 10, "it was trained as it came"
     assert treatment.verdict is Verdict.CURED
+
+
+@pytest.mark.parametrize(("steps", "longest"), [(None, True), (40, False)], ids=["free", "bound to its steps"])
+def test_what_a_shallow_network_learns_and_nothing_else_trains_for_longest(
+    monkeypatch: pytest.MonkeyPatch, steps: int | None, longest: bool
+) -> None:
+    def in_vain(*args: Any, **settings: Any) -> tuple[Trial, list[Trial]]:
+        short, trials = search(*args, **settings)
+        return short, [replace(trial, runs=(Run(0, 10, 0.0),)) for trial in trials]
+
+    monkeypatch.setattr(import_module("steadygrad.doctor.treat"), "search", in_vain)
+    treatment = treat(sick_setup(), Budget(steps=steps))
+    longer = Step("longer_training", {"times": 4})
+    assert any(longer in trial.prescription.steps for trial in treatment.trials) is longest
+    assert treatment.verdict is (Verdict.CURED if longest else Verdict.NOT_CURED)
+    assert treatment.setup.steps == (160 if longest else 40)
 
 
 def test_labels_at_random_are_the_datas_fault() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
@@ -8,12 +9,16 @@ import torch.nn.functional as F
 
 from steadygrad.doctor.apply import apply
 from steadygrad.doctor.baseline import with_reference
-from steadygrad.doctor.reference import reference_setup
+from steadygrad.doctor.reference import FactorizationMachine, reference_setup
 from steadygrad.doctor.runner import Runner
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
 from steadygrad.training import Serial, TrainingSetup
 
 from .patients import clusters, images, mlp, plane, setup_of
+
+
+def bag(outputs: int = 3) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.EmbeddingBag(10, 4), torch.nn.Linear(4, outputs))
 
 
 def test_chance_is_the_share_of_the_commonest_class() -> None:
@@ -103,8 +108,10 @@ def test_a_reference_that_is_no_better_than_luck_is_none(reference: float) -> No
         (setup_of(data=images(), model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))), (5, 2)),
         (setup_of(mlp(1), plane(), F.mse_loss), (5, 1)),
         (setup_of(torch.nn.Sequential(mlp(1), torch.nn.Flatten(0)), (plane()[0], plane()[1][:, 0]), F.mse_loss), (5,)),
+        (setup_of(bag(), (torch.randint(0, 5, (400, 7)), clusters()[1])), (5, 3)),
+        (setup_of(bag(1), (torch.randint(0, 5, (400, 7)), plane()[1]), F.mse_loss), (5, 1)),
     ],
-    ids=["classes", "images", "real", "real without a column"],
+    ids=["classes", "images", "real", "real without a column", "indices to classes", "indices to numbers"],
 )
 def test_the_reference_answers_in_the_shape_of_the_task(setup: TrainingSetup, shape: tuple[int, ...]) -> None:
     found = reference_setup(setup)
@@ -112,6 +119,30 @@ def test_the_reference_answers_in_the_shape_of_the_task(setup: TrainingSetup, sh
     shallow, prescription = found
     treated = apply(prescription, shallow)
     assert treated.model(setup.train[0][:5]).shape == shape
+
+
+def test_a_factorization_machine_adds_a_number_for_each_index_and_each_pair() -> None:
+    machine = FactorizationMachine(3, torch.Size([2])).double()
+    torch.nn.init.normal_(machine.weights.weight)
+    users, items = torch.tensor([[1, 7], [999, 0]]), torch.tensor([4, 1004])  # 1004 shares a row with 4
+    answers = machine(users, items)
+    for sample, columns in enumerate([(1, 1007, 2004), (999, 1000, 2004)]):
+        expected = machine.bias + machine.weights.weight[list(columns)].sum(0)
+        for first, second in combinations(columns, 2):
+            products = machine.factors.weight[first] * machine.factors.weight[second]
+            expected = expected + products.reshape(2, -1).sum(1)
+        torch.testing.assert_close(answers[sample], expected)
+
+
+def test_a_reference_on_indices_learns_what_only_a_pair_of_them_tells() -> None:
+    g = torch.Generator().manual_seed(0)
+    pairs = torch.randint(0, 10, (2, 1200), generator=g)
+    tastes, traits = torch.randn(2, 10, generator=g)
+    ratings = (tastes[pairs[0]] * traits[pairs[1]])[:, None]
+    setup = setup_of(bag(1), (pairs.T, ratings), F.mse_loss, steps=200)
+    held, _ = with_reference(setup, yardstick(setup, setup.validation), -math.inf, 0, Runner(Serial()))
+    assert held.reference is not None
+    assert held.reference > 0.3
 
 
 def test_the_reference_takes_over_nothing_that_belongs_to_the_users_model() -> None:
@@ -126,9 +157,9 @@ def test_the_reference_takes_over_nothing_that_belongs_to_the_users_model() -> N
     [
         setup_of(metric=lambda output, target: 0.0),
         setup_of(forward=lambda model, batch: model(batch[0])),
-        setup_of(torch.nn.Sequential(torch.nn.Embedding(5, 3)), (torch.randint(0, 5, (400,)), clusters()[1])),
+        setup_of(bag(), (torch.randint(0, 5, (400, 65)), clusters()[1])),
     ],
-    ids=["own metric", "own forward", "indices"],
+    ids=["own metric", "own forward", "too many columns of indices"],
 )
 def test_there_is_no_reference_where_none_fits(setup: TrainingSetup) -> None:
     assert reference_setup(setup) is None

@@ -16,7 +16,7 @@ from steadygrad.doctor.yardstick import Yardstick
 from steadygrad.records import Diagnosis, Outcome, Prescription, Step, Trial
 from steadygrad.training import TrainingSetup
 
-__all__ = ["choose", "search"]
+__all__ = ["choose", "search", "train_longest"]
 
 # Successive halving (Jamieson and Talwalkar 2016): all prescriptions train for the first share of the planned steps,
 # the best of them afresh for the second.
@@ -31,6 +31,8 @@ FINALISTS = 2
 CLOSE = 0.75
 # Where it is still far from perfect, the best one also trains for this many times as long.
 LONGER = 2
+# Where nothing learns what a shallow network does, the boldest change trains for this many times as long.
+LONGEST = 4
 # The set-up as it came goes on only if it is not left behind by more than this share of the best.
 IN_REACH = 0.5
 # The winner is also tried with its optimizer's rate times this.
@@ -86,6 +88,23 @@ def search(
     final = {str(answer.prescription) for answer in last}
     tried = [_trial(answers, name in final) for name, answers in stages.courses.items()]
     return replace(tried[0], reason="as it came", outcome=Outcome.TRIED), tried[1:]
+
+
+def train_longest(
+    practice: TrainingSetup, trials: Sequence[Trial], held: Yardstick, seed: int, runner: Runner
+) -> list[Trial]:
+    """Train the boldest of what was tried for four times as long, until it comes as far as a cure must.
+
+    For data that a shallow network learns and nothing else does. It ends by half if it shows nothing.
+    """
+    able = [trial.prescription for trial in trials if trial.runs and _times(trial.prescription) == 1]
+    boldest = max(able, key=lambda each: len(each.steps), default=None)
+    stages = _Stages(practice, seed, runner)
+    if boldest is None or held.goal is None or stages.is_late:
+        return []
+    longest = [_longer(boldest, LONGEST)]
+    answers = stages.train("training the boldest for longest", longest, LONGEST, 0, held.goal, held.luckiest)
+    return [_trial(answers, final=True)]
 
 
 class _Stages:
@@ -214,9 +233,9 @@ def _is_surgery(answer: Answer) -> bool:
     return any(step.remedy in SURGERY for step in answer.prescription.steps)
 
 
-def _longer(prescription: Prescription) -> Prescription:
+def _longer(prescription: Prescription, times: int = LONGER) -> Prescription:
     """Return a prescription that also prolongs the training, unless it does already."""
-    longer = Step("longer_training", {"times": LONGER})
+    longer = Step("longer_training", {"times": times})
     steps = prescription.steps if _times(prescription) > 1 else (*prescription.steps, longer)
     return Prescription(steps, rationale(steps))
 

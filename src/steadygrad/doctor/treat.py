@@ -25,7 +25,7 @@ from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.doubts import doubts
 from steadygrad.doctor.prescribe import check_allowed
 from steadygrad.doctor.runner import Progress, Runner
-from steadygrad.doctor.search import choose, search
+from steadygrad.doctor.search import choose, search, train_longest
 from steadygrad.doctor.treatment import Treatment
 from steadygrad.doctor.verify import train_pairs
 from steadygrad.doctor.yardstick import GOAL_SHARE, Yardstick, yardstick
@@ -175,6 +175,11 @@ class _Course:
         self.cost += spent
         return self.learns_well(self.held)
 
+    def is_good_enough(self) -> bool:
+        """Train the set-up as it came, and the shallow network where that leaves it open."""
+        good = is_good(self.as_it_came(), self.diagnosis, self.held, self.runner.notes)
+        return good or self.is_as_good_as_the_reference()
+
     def learns_well(self, held: Yardstick) -> bool:
         """Whether the set-up as it came learns well enough beside what ``held`` refers to."""
         return is_to_be_left_alone(self.diagnosis, self.as_it_came().runs[0], held, self.runner.notes)
@@ -192,24 +197,32 @@ def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examin
     short, trials = search(practice, diagnosis, course.held, budget, seed, runner, allow, baseline is not None)
     course.cost += short.cost + sum(trial.cost for trial in trials)
     chosen = choose(trials, baseline or short, course.held)
-    if chosen is not None:
-        # The best of what was tried stands in for a shallow network.
-        stand_in = replace(course.held, reference=course.held.reference or chosen.score)
-        if baseline is not None and diagnosis.healthy and course.learns_well(stand_in):
-            return course.ended(Verdict.HEALTHY, [baseline, *trials])
-        room = budget.trials - len(trials)
-        chosen, course.parts, more = ablate(chosen, practice, course.held, room, seed, runner)
-        course.cost += sum(trial.cost for trial in more)
-        tried = [replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in (*trials, *more)]
-        return course.ended(Verdict.NOT_CURED, [baseline or short, *tried], chosen.prescription)
-    if course.held.reference is None:  # nothing beats it: is it as good as it gets?
-        good = is_good(course.as_it_came(), diagnosis, course.held, runner.notes)
-        if good or course.is_as_good_as_the_reference():
+    if chosen is None:  # nothing beats it: is it as good as it gets?
+        if course.held.reference is None and course.is_good_enough():
             return course.ended(Verdict.HEALTHY, [course.as_it_came(), *trials])
-    trials = [course.baseline or short, *trials]
+        if budget.steps is None and len(trials) < budget.trials:
+            late = train_longest(practice, trials, course.held, seed, runner)
+            course.cost += sum(trial.cost for trial in late)
+            chosen = choose(late, course.baseline or short, course.held)
+            trials += late
+    if chosen is None:
+        return _not_cured(course, [course.baseline or short, *trials])
+    # The best of what was tried stands in for a shallow network.
+    stand_in = replace(course.held, reference=course.held.reference or chosen.score)
+    if baseline is not None and diagnosis.healthy and course.learns_well(stand_in):
+        return course.ended(Verdict.HEALTHY, [baseline, *trials])
+    room = budget.trials - len(trials)
+    chosen, course.parts, more = ablate(chosen, practice, course.held, room, seed, runner)
+    course.cost += sum(trial.cost for trial in more)
+    tried = [replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in (*trials, *more)]
+    return course.ended(Verdict.NOT_CURED, [course.baseline or short, *tried], chosen.prescription)
+
+
+def _not_cured(course: _Course, trials: Sequence[Trial]) -> Examination:
+    """Return what it came to where nothing helped, and say so if the data may be why."""
     scores = (course.held.reference or -math.inf, *(trial.score for trial in trials))
     if not any(map(course.held.beyond_luck, scores)):
-        runner.notes.append(
+        course.runner.notes.append(
             "Nothing that was trained did better than a constant answer: look at the data first, whether these "
             "inputs can tell the targets."
         )
