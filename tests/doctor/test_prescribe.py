@@ -100,6 +100,12 @@ REPAIRS = [
     (diagnosis_of(DATA_IN), ["standardize_inputs()"]),
     (diagnosis_of(DATA_OUT, loss="mse_loss", target=TargetKind.REAL), ["standardize_targets()"]),
     (diagnosis_of(DATA_OUT), []),
+    (diagnosis_of(wiring("SG303")), ["less_dropout()"]),
+    (diagnosis_of(("SG521", Symptom.LEARNING_RATE)), ["optimizer(name='adamw', lr=0.02)"]),
+    (
+        diagnosis_of(("SG522", Symptom.LEARNING_RATE), DATA_IN),
+        ["standardize_inputs()", "optimizer(name='adamw', lr=0.02)"],
+    ),
     (
         diagnosis_of(wiring("SG603"), DATA_IN, DATA_OUT, loss="mse_loss", head="Tanh", target=TargetKind.REAL),
         ["head(to='identity')", "standardize_inputs()", "standardize_targets()"],

@@ -1,4 +1,4 @@
-"""SG301, SG302: units that are switched off or stuck at a bound."""
+"""SG301 to SG303: units that are switched off, stuck at a bound, or dropped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ __all__ = ["RULES"]
 DEAD_WARNING, DEAD_ERROR = 0.75, 0.98
 # DeepDiagnosis (Wardat et al., ICSE 2022): over half of the entries beyond the bounds.
 SATURATED_WARNING, SATURATED_ERROR = 0.5, 0.9
+# Srivastava et al. 2014, sec. 7.3 and fig. 9: the flat range of error ends at a fifth of the units kept or before.
+DROPPED = 0.8
 
 
 def dead_units(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
@@ -26,6 +28,21 @@ def saturated_units(blueprint: Blueprint, observation: Observation) -> Iterator[
     """Find bounded activations most of whose outputs lie on a bound."""
     what = "outputs lie on a bound, where the slope is next to 0"
     yield from _worst(blueprint, observation, "saturated_fraction", SATURATED_WARNING, SATURATED_ERROR, what)
+
+
+def dropped_units(blueprint: Blueprint, observation: Observation) -> Iterator[Found]:
+    """Find dropout that leaves hardly any hidden unit; on inputs, where nothing comes before it, it may be meant."""
+    found = [layer for layer in blueprint.layers if layer.follows and layer.dropout >= DROPPED]
+    if found:
+        first = found[0]
+        more = f" (and {len(found) - 1} layers more)" if len(found) > 1 else ""
+        yield Found(
+            Severity.WARNING,
+            f"{first.name} ({first.kind}) drops {first.dropout:.0%} of the hidden units in every step{more}",
+            first.name,
+            {"dropout": first.dropout, "layers": len(found)},
+            1.0 / len(found),
+        )
 
 
 def _worst(
@@ -84,5 +101,16 @@ RULES = (
         "same slope for other functions (tanh: beyond +-2.5).",
         "Shrink the weights before it (initialization for that activation) or standardize the inputs.",
         saturated_units,
+    ),
+    Rule(
+        "SG303",
+        "hardly any unit kept by dropout",
+        Symptom.WIRING,
+        "What the few units that are left say changes so much from step to step that hardly anything is learned.",
+        "A dropout module behind another layer with p >= 0.8.",
+        "Srivastava et al. 2014, Dropout, sec. 7.3 and fig. 9: with few units kept the training error rises too, the "
+        "network underfits. The limit is an own choice.",
+        "Lower the rate; 0.1 to 0.5 are usual. If p was meant as the share that is kept, use 1 - p.",
+        dropped_units,
     ),
 )

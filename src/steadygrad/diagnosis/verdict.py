@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from steadygrad.diagnosis import curvature
+from steadygrad.diagnosis import curvature, optimizer
 from steadygrad.diagnosis.forecast import forecast as foretold
 from steadygrad.diagnosis.rules import select_rules
 from steadygrad.records import Blueprint, Diagnosis, Observation
@@ -14,7 +14,9 @@ from steadygrad.training import TrainingSetup, copied, device_of
 
 __all__ = ["diagnose", "judge"]
 
-OF_THE_FORECAST = frozenset(rule.code for rule in curvature.RULES)
+# What the forecast does not count: findings of its own steps, which it would count twice, and rules that it was fitted
+# without.
+NOT_COUNTED = frozenset({rule.code for rule in (*curvature.RULES, *optimizer.RULES)} | {"SG303"})
 
 
 def diagnose(
@@ -63,5 +65,5 @@ def judge(
     """Apply the rules to measurements; findings stand worst first, then by code."""
     findings = [finding for rule in select_rules(select, ignore) for finding in rule.findings(blueprint, observation)]
     findings.sort(key=lambda finding: (-finding.severity, finding.code))
-    once = [finding for finding in findings if finding.code not in OF_THE_FORECAST]  # its steps are not counted twice
-    return Diagnosis(tuple(findings), observation, blueprint, foretold(blueprint, observation, once))
+    counted = [finding for finding in findings if finding.code not in NOT_COUNTED]
+    return Diagnosis(tuple(findings), observation, blueprint, foretold(blueprint, observation, counted))

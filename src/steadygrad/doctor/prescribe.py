@@ -33,6 +33,7 @@ EMBEDDING_WAY = 2.0
 ENOUGH_FALL = 10.0
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
+HELD_BACK = frozenset({"SG521", "SG522"})  # the optimizer's own settings leave the gradient no say
 ALLOWED = frozenset({"width", "depth", "data"})
 SHALLOW = 4  # weight layers that stay where depth may be changed
 DEEP = 7  # weight layers from which shortcuts are worth a try
@@ -166,6 +167,10 @@ def _repairs(diagnosis: Diagnosis) -> Iterator[Step]:
         yield Step("standardize_inputs", {}, scale)
     if "SG803" in codes and blueprint.target_kind is TargetKind.REAL:
         yield Step("standardize_targets", {}, ("SG803",))
+    if "SG303" in codes:
+        yield Step("less_dropout", {}, ("SG303",))
+    if held_back := tuple(sorted(codes & HELD_BACK)):
+        yield _adam(blueprint, held_back)
 
 
 def _fitting_loss(blueprint: Blueprint, answers: tuple[str, ...] = ()) -> Iterator[Step]:
@@ -190,8 +195,7 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool, allow: Collection[str]) ->
     """Yield ever larger changes."""
     blueprint = diagnosis.blueprint
     answers = codes_of(diagnosis, PROPAGATION)
-    lr = float(f"{_step_size(blueprint):.2g}")
-    adam = Step("optimizer", {"name": "adamw", "lr": lr}, codes_of(diagnosis, PROPAGATION | {Symptom.LEARNING_RATE}))
+    adam = _adam(blueprint, codes_of(diagnosis, PROPAGATION | {Symptom.LEARNING_RATE}))
     yield ()
     if (rate := _healthy_rate(diagnosis)) is not None:
         yield (rate,)
@@ -224,11 +228,16 @@ def _ladder(diagnosis: Diagnosis, keep_weights: bool, allow: Collection[str]) ->
     yield (*usual, gelu, *skips, layer_norm, *sound)
 
 
+def _adam(blueprint: Blueprint, answers: tuple[str, ...]) -> Step:
+    """Return AdamW with steps of a healthy size."""
+    return Step("optimizer", {"name": "adamw", "lr": float(f"{_step_size(blueprint):.2g}")}, answers)
+
+
 def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
     """Return the learning rate at which the first step would have a healthy size, where it has none."""
     lr = diagnosis.blueprint.optimizer_settings.get("lr", 0.0)
-    if any(finding.symptom is Symptom.DATA for finding in diagnosis.findings):
-        return None  # steps are of another size once the data are scaled
+    if any(finding.symptom is Symptom.DATA or finding.code in HELD_BACK for finding in diagnosis.findings):
+        return None  # steps are of another size once the data are scaled, or by another optimizer
     for finding in diagnosis.findings:
         if finding.symptom is Symptom.LEARNING_RATE and lr > 0 and (factor := _rate_factor(diagnosis, finding)):
             return Step("learning_rate", {"lr": float(f"{lr * factor:.2g}")}, (finding.code,))

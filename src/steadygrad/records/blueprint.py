@@ -46,6 +46,7 @@ class Layer:
         normalized: Whether a normalization layer stands between this layer and the next weighted one.
         trainable: Whether any own parameter requires a gradient.
         parameters: Number of own parameters.
+        dropout: Share of what comes in that it drops while training; 0 for all but dropout.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Layer:
     normalized: bool = False
     trainable: bool = False
     parameters: int = 0
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,7 @@ def layers_of(calls: list[Call]) -> tuple[Layer, ...]:
                 normalized=normalized,
                 trainable=any(parameter.requires_grad for parameter in call.parameters),
                 parameters=sum(parameter.numel() for parameter in call.parameters),
+                dropout=call.dropout,
             )
         )
     return tuple(layers)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -52,6 +53,7 @@ class Call:
         parameters: The layer's own.
         fans: Fan-in and fan-out of its weight; None without one.
         tracked: Whether gradients were being recorded.
+        dropout: Share of what comes in that it drops while training.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Call:
     parameters: tuple[nn.Parameter, ...] = ()
     fans: tuple[int, int] | None = None
     tracked: bool = True
+    dropout: float = 0.0
 
 
 class Recorder(TorchFunctionMode):
@@ -207,6 +210,7 @@ class Recorder(TorchFunctionMode):
             parameters = tuple(module.parameters())
             with torch._C.DisableTorchFunction():
                 call = Call(name or kind, name, kind, role, follows, parameters, fans_of(role, parameters))
+                call.dropout = module.p if isinstance(module, _DropoutNd) else 0.0
                 self._record(call, (args, kwargs), output)
 
     def _is_function(self, module: nn.Module) -> bool:
