@@ -234,14 +234,17 @@ def _adam(blueprint: Blueprint, answers: tuple[str, ...]) -> Step:
 
 
 def _healthy_rate(diagnosis: Diagnosis) -> Step | None:
-    """Return the learning rate at which the first step would have a healthy size, where it has none."""
+    """Return the learning rate that answers the findings about it: the lowest one if any of them wants a lower one."""
     lr = diagnosis.blueprint.optimizer_settings.get("lr", 0.0)
     if any(finding.symptom is Symptom.DATA or finding.code in HELD_BACK for finding in diagnosis.findings):
         return None  # steps are of another size once the data are scaled, or by another optimizer
-    for finding in diagnosis.findings:
-        if finding.symptom is Symptom.LEARNING_RATE and lr > 0 and (factor := _rate_factor(diagnosis, finding)):
-            return Step("learning_rate", {"lr": float(f"{lr * factor:.2g}")}, (finding.code,))
-    return None
+    about = [finding for finding in diagnosis.findings if finding.symptom is Symptom.LEARNING_RATE]
+    factors = {finding.code: factor for finding in about if (factor := _rate_factor(diagnosis, finding))}
+    if not factors or not lr > 0:
+        return None
+    lowest = min(factors, key=factors.__getitem__)
+    code = lowest if factors[lowest] < 1 else next(iter(factors))
+    return Step("learning_rate", {"lr": float(f"{lr * factors[code]:.2g}")}, (code,))
 
 
 def _rate_factor(diagnosis: Diagnosis, finding: Finding) -> float | None:

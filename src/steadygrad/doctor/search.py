@@ -31,8 +31,8 @@ FINALISTS = 2
 CLOSE = 0.75
 # Where it is still far from perfect, the best one also trains for this many times as long.
 LONGER = 2
-# Where nothing learns what a shallow network does, the boldest change trains for this many times as long.
-LONGEST = 4
+# Where nothing comes half as far as a shallow network, the boldest change trains for this many times as long.
+HALFWAY, LONGEST = 0.5, 4
 # The set-up as it came goes on only if it is not left behind by more than this share of the best.
 IN_REACH = 0.5
 # The winner is also tried with its optimizer's rate times this.
@@ -95,15 +95,25 @@ def train_longest(
 ) -> list[Trial]:
     """Train the boldest of what was tried for four times as long, until it comes as far as a cure must.
 
-    For data that a shallow network learns and nothing else does. It ends by half if it shows nothing.
+    For data that a shallow network learns and nothing else does half as well. It ends by half if it shows nothing.
+
+    Args:
+        practice: What is trained.
+        trials: What was tried so far, the set-up as it came included.
+        held: What scores are held against; without a reference nothing is done.
+        seed: Seed of the training.
+        runner: Runs it.
     """
+    halfway = held.at(HALFWAY)
+    if halfway is None or any(trial.score >= halfway for trial in trials):
+        return []
     able = [trial.prescription for trial in trials if trial.runs and _times(trial.prescription) == 1]
     boldest = max(able, key=lambda each: len(each.steps), default=None)
     stages = _Stages(practice, seed, runner)
-    if boldest is None or held.goal is None or stages.is_late:
+    if boldest is None or stages.is_late:
         return []
-    longest = [_longer(boldest, LONGEST)]
-    answers = stages.train("training the boldest for longest", longest, LONGEST, 0, held.goal, held.luckiest)
+    longest, enough = [_longer(boldest, LONGEST)], held.goal or math.inf
+    answers = stages.train("training the boldest for longest", longest, LONGEST, 0, enough, held.luckiest)
     return [_trial(answers, final=True)]
 
 

@@ -201,7 +201,7 @@ def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examin
         if course.held.reference is None and course.is_good_enough():
             return course.ended(Verdict.HEALTHY, [course.as_it_came(), *trials])
         if budget.steps is None and len(trials) < budget.trials:
-            late = train_longest(practice, trials, course.held, seed, runner)
+            late = train_longest(practice, [course.baseline or short, *trials], course.held, seed, runner)
             course.cost += sum(trial.cost for trial in late)
             chosen = choose(late, course.baseline or short, course.held)
             trials += late
