@@ -9,7 +9,19 @@ from torch import nn
 from steadygrad.diagnosis import diagnose
 from steadygrad.doctor import prescribe
 from steadygrad.doctor.prescribe import WHY
-from steadygrad.records import Blueprint, Diagnosis, Layer, Prescription, Role, Severity, Step, Symptom, TargetKind
+from steadygrad.records import (
+    Blueprint,
+    Diagnosis,
+    Finding,
+    Layer,
+    Observation,
+    Prescription,
+    Role,
+    Severity,
+    Step,
+    Symptom,
+    TargetKind,
+)
 from steadygrad.remedies import CATALOGUE, make
 
 from .patients import Pair, clusters, diagnosis_of, mlp, setup_of
@@ -61,6 +73,14 @@ def test_a_learning_rate_comes_first_where_steps_have_a_wrong_size() -> None:
     assert names(first) == ["learning_rate"]
     assert 1e-4 < first.steps[0].settings["lr"] < 10
     assert names(second) == ["optimizer"]
+
+
+def test_of_several_rates_that_are_too_high_the_lowest_is_taken() -> None:
+    curved = Finding("SG519", Symptom.LEARNING_RATE, Severity.ERROR, "", "", evidence={"overshoot": 1.1})
+    large = Finding("SG501", Symptom.LEARNING_RATE, Severity.WARNING, "", "", evidence={"update_ratio": 4.0})
+    blueprint = Blueprint((), optimizer_settings={"lr": 0.02}, steps=200)
+    first, *_ = prescribe(Diagnosis((curved, large), Observation(1.0, (), 1.0), blueprint))
+    assert first.steps == (Step("learning_rate", {"lr": 1.5e-05}, ("SG501",)),)
 
 
 def test_deep_networks_get_shortcuts() -> None:

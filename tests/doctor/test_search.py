@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from steadygrad.diagnosis import diagnose
 from steadygrad.doctor.budget import Budget
 from steadygrad.doctor.prescribe import prescribe
 from steadygrad.doctor.runner import Runner
-from steadygrad.doctor.search import _finalists, _smaller, _Stages, _to_the_end, choose, search
+from steadygrad.doctor.search import _finalists, _smaller, _Stages, _to_the_end, choose, search, train_longest
 from steadygrad.doctor.trials import Answer, Patients, TrainTask, run_train_task
 from steadygrad.doctor.yardstick import Yardstick
 from steadygrad.errors import SetupError
@@ -56,6 +57,26 @@ def test_nothing_is_chosen_that_may_be_luck() -> None:
 def test_without_a_known_chance_the_best_is_chosen() -> None:
     assert chosen([-2.0, -1.0, -1.5], baseline=-3.0, held=Yardstick("negative loss")) == 1
     assert chosen([-2.0, -1.0], baseline=-math.inf, held=Yardstick("negative loss")) == 1
+
+
+def longest(scores: list[float], reference: float | None) -> list[Trial]:
+    bold = Prescription((Step("initialization", {"method": "auto"}), Step("optimizer", {"name": "adamw", "lr": 0.01})))
+    changes = (Prescription(), bold)
+    tried = [replace(trial(score), prescription=each) for score, each in zip(scores, changes, strict=True)]
+    return train_longest(sick_setup(), tried, replace(HELD, reference=reference), 0, Runner(Serial()))
+
+
+def test_the_boldest_trains_for_longest_until_it_comes_as_far_as_a_cure_must() -> None:
+    (whole,) = longest([0.3, 0.35], reference=1.1)  # out of reach
+    assert [step.remedy for step in whole.prescription.steps] == ["initialization", "optimizer", "longer_training"]
+    assert whole.runs[0].steps == whole.cost == 160
+    (enough,) = longest([0.3, 0.35], reference=0.95)
+    assert enough.cost < 160
+
+
+@pytest.mark.parametrize(("scores", "reference"), [([0.3, 0.75], 1.1), ([0.75, 0.3], 1.1), ([0.3, 0.35], None)])
+def test_nothing_trains_for_longest_without_need_or_hope(scores: list[float], reference: float | None) -> None:
+    assert longest(scores, reference) == []
 
 
 def searched(

@@ -33,6 +33,7 @@ EMBEDDING_WAY = 2.0
 ENOUGH_FALL = 10.0
 FEW_STEPS, ENOUGH_STEPS = 32, 300  # hardly any training from scratch ends in fewer; most small ones do in as many
 SMALL_BATCH, USUAL_BATCH = 8, 32
+USUAL_DROPOUT = 0.1  # what the remedy less_dropout leaves
 HELD_BACK = frozenset({"SG521", "SG522"})  # the optimizer's own settings leave the gradient no say
 ALLOWED = frozenset({"width", "depth", "data"})
 SHALLOW = 4  # weight layers that stay where depth may be changed
@@ -272,7 +273,7 @@ def _scaled(blueprint: Blueprint) -> Iterator[Step]:
         yield Step("standardize_inputs")
     if blueprint.target_kind is TargetKind.REAL:
         yield Step("standardize_targets")
-    if any("dropout" in layer.kind.lower() for layer in blueprint.layers):
+    if any(layer.dropout > USUAL_DROPOUT for layer in blueprint.layers):
         yield Step("less_dropout")
     if blueprint.scheduled:
         yield Step("schedule", {"decay": "none"})
