@@ -126,6 +126,11 @@ def steps_of(lr: float, depth: int = 4, **more: object) -> Callable[[], Training
     return lambda: setup(plain(depth), optimizer=partial(torch.optim.SGD, lr=lr, **more))
 
 
+def steep(**more: object) -> Callable[[], TrainingSetup]:
+    """A gradient that outweighs any decay, for the inputs are huge."""
+    return lambda: setup(plain(4), 100 * inputs(), optimizer=partial(torch.optim.SGD, lr=0.1, **more))
+
+
 def log_of_zero(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output, target) - torch.log(output[0, 0] * 0)
 
@@ -235,6 +240,8 @@ TABLE = [
     warning("SG521", lambda: setup(plain(4), optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=50)),
             lambda: setup(plain(4), optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)), None,
             "the weight decay of 50 pulls", {"weight_decay": 50}),
+    warning("SG521", steep(weight_decay=1.0), steep(weight_decay=0.01), None,
+            "the weight decay of 1 takes 10% of the weights in every step: they forget within 10 ", {"forgotten": 0.1}),
     warning("SG522", steps_of(0.01, momentum=0.997), steps_of(0.01, momentum=0.99), None,
             "with a momentum of 0.997 swings take 667 steps to die down, and 500 are planned", {"momentum": 0.997}),
     error("SG601", lambda: setup(with_head(nn.Softmax(-1))), lambda: setup(with_head(nn.LogSoftmax(-1))), "1",

@@ -14,9 +14,9 @@ from steadygrad.training import TrainingSetup
 
 __all__ = ["HEALTHY_SHARE", "is_far", "is_good", "is_to_be_left_alone", "train_as_it_came", "with_reference"]
 
-# A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); one without findings from this
-# share on, for it may be small or slow on purpose. What surely will train, and has come half of the way to a perfect
-# answer, needs no shallow network beside it.
+# A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); from this share on one without
+# findings, for it may be small or slow on purpose, and one that nothing beats. What surely will train, and has come half
+# of the way to a perfect answer, needs no shallow network beside it.
 HEALTHY_SHARE = 0.85
 HALFWAY = 0.5
 
@@ -78,16 +78,19 @@ def is_far(baseline: Trial, held: Yardstick) -> bool:
     return halfway is not None and baseline.score < halfway
 
 
-def is_to_be_left_alone(diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str]) -> bool:
-    """Whether a set-up learns well enough as it is."""
-    enough = held.at(HEALTHY_SHARE if diagnosis.healthy else GOAL_SHARE)
+def is_to_be_left_alone(
+    diagnosis: Diagnosis, run: Run, held: Yardstick, notes: list[str], unbeaten: bool = False
+) -> bool:
+    """Whether a set-up learns well enough as it is; ``unbeaten`` if nothing that was tried does better."""
+    enough = held.at(HEALTHY_SHARE if diagnosis.healthy or unbeaten else GOAL_SHARE)
     if enough is None:
         learns = held.beyond_luck(run.score) and (held.chance is not None or _falls(run.losses))
         if diagnosis.healthy and learns:
             notes.append("It was judged by its findings and its loss: there is no shallow network to compare with.")
         return diagnosis.healthy and learns
     if run.score >= enough and not diagnosis.healthy:
-        notes.append("There are findings, but it learns as well as a sound shallow network: it is left alone.")
+        better = ", and nothing that was tried does better" if unbeaten else ""
+        notes.append(f"There are findings, but it learns as well as a sound shallow network{better}: it is left alone.")
     return run.score >= enough
 
 

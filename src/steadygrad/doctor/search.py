@@ -105,7 +105,7 @@ def train_longest(
         runner: Runs it.
     """
     halfway = held.at(HALFWAY)
-    if halfway is None or any(trial.score >= halfway for trial in trials):
+    if halfway is None or any(trial.score >= halfway for trial in trials if trial.outcome is Outcome.TRIED):
         return []
     able = [trial.prescription for trial in trials if trial.runs and _times(trial.prescription) == 1]
     boldest = max(able, key=lambda each: len(each.steps), default=None)

@@ -165,7 +165,7 @@ class _Course:
             self.cost += self.baseline.cost
         return self.baseline
 
-    def is_as_good_as_the_reference(self) -> bool:
+    def is_as_good_as_the_reference(self, unbeaten: bool = False) -> bool:
         """Train the shallow network, and say whether the set-up as it came learns as well.
 
         Where nothing was found, a shallow network that is behind after half of its steps says enough.
@@ -173,16 +173,22 @@ class _Course:
         hopeless = self.as_it_came().score if self.diagnosis.healthy else -math.inf
         self.held, spent = with_reference(self.practice, self.held, hopeless, self.seed, self.runner)
         self.cost += spent
-        return self.learns_well(self.held)
+        return self.learns_well(self.held, unbeaten)
 
-    def is_good_enough(self) -> bool:
-        """Train the set-up as it came, and the shallow network where that leaves it open."""
-        good = is_good(self.as_it_came(), self.diagnosis, self.held, self.runner.notes)
-        return good or self.is_as_good_as_the_reference()
+    def is_unbeaten_and_good(self) -> bool:
+        """Whether the set-up as it came, which nothing that was tried beats, learns well enough.
 
-    def learns_well(self, held: Yardstick) -> bool:
+        Both are trained to tell, it and the shallow network, so far as that was not done.
+        """
+        if is_good(self.as_it_came(), self.diagnosis, self.held, self.runner.notes):
+            return True
+        if self.held.reference is None:
+            return self.is_as_good_as_the_reference(unbeaten=True)
+        return self.learns_well(self.held, unbeaten=True)
+
+    def learns_well(self, held: Yardstick, unbeaten: bool = False) -> bool:
         """Whether the set-up as it came learns well enough beside what ``held`` refers to."""
-        return is_to_be_left_alone(self.diagnosis, self.as_it_came().runs[0], held, self.runner.notes)
+        return is_to_be_left_alone(self.diagnosis, self.as_it_came().runs[0], held, self.runner.notes, unbeaten)
 
     def ended(self, verdict: Verdict, trials: Sequence[Trial], chosen: Prescription | None = None) -> Examination:
         """Return what it came to."""
@@ -198,7 +204,7 @@ def _searched(course: _Course, budget: Budget, allow: Collection[str]) -> Examin
     course.cost += short.cost + sum(trial.cost for trial in trials)
     chosen = choose(trials, baseline or short, course.held)
     if chosen is None:  # nothing beats it: is it as good as it gets?
-        if course.held.reference is None and course.is_good_enough():
+        if course.is_unbeaten_and_good():
             return course.ended(Verdict.HEALTHY, [course.as_it_came(), *trials])
         if budget.steps is None and len(trials) < budget.trials:
             late = train_longest(practice, [course.baseline or short, *trials], course.held, seed, runner)
