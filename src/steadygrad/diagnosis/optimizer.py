@@ -40,7 +40,8 @@ def decay_too_strong(blueprint: Blueprint, observation: Observation) -> Iterator
             f"and {blueprint.steps} steps take them there"
         )
     elif forgotten >= FORGETS:
-        what = f"takes {forgotten:.0%} of the weights in every step: they forget within {1 / forgotten:.0f} what they learned"
+        steps = f"{1 / forgotten:.0f}"
+        what = f"takes {forgotten:.0%} of the weights in every step: they forget within {steps} what they learned"
     else:
         return
     evidence = {"weight_decay": decay, "pull": pull, "reach": reach, "forgotten": forgotten}

@@ -15,8 +15,8 @@ from steadygrad.training import TrainingSetup
 __all__ = ["HEALTHY_SHARE", "is_far", "is_good", "is_to_be_left_alone", "train_as_it_came", "with_reference"]
 
 # A set-up with findings is left alone if it learns as well as a cure must (GOAL_SHARE); from this share on one without
-# findings, for it may be small or slow on purpose, and one that nothing beats. What surely will train, and has come half
-# of the way to a perfect answer, needs no shallow network beside it.
+# findings, for it may be small or slow on purpose, and one that nothing beats. What surely will train, and has come
+# half of the way to a perfect answer, needs no shallow network beside it.
 HEALTHY_SHARE = 0.85
 HALFWAY = 0.5
 
