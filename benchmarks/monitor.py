@@ -1,11 +1,11 @@
 """What watching a training costs, as a ratio of step times; exit code 1 over the budget.
 
-One training goes on in pieces of ten steps, by turns unwatched, watched in each way, and unwatched once more as the
+One training goes on in pieces of fifty steps, by turns unwatched, watched in each way, and unwatched once more as the
 null control, in random order. One training and not several, because two trainings of the same network differ by several
-per cent by where their tensors happen to lie; short pieces, because a machine's pace drifts. Five pieces of each turn
-make a round, which holds five looks of the default schedule and about one judgement by all rules. The figure is the
-median over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor
-time of one thread. Beside it, for the same networks, what others cost at every step.
+per cent by where their tensors happen to lie. A piece of each turn makes a round; a piece holds one look of the default
+schedule, as it is from step 500 on, and about one judgement by all rules. The figure is the median over rounds of
+watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of one thread.
+Beside it, for the same networks, what others cost at every step.
 
     python benchmarks/monitor.py --models mlp --seconds 120
     python benchmarks/monitor.py --models gpt --watch "every step" --without-numba --results costs.json
@@ -36,14 +36,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
-from steadygrad.monitor.one_pass import one_pass
+from steadygrad.monitor.adam_steps import one_pass
+from steadygrad.monitor.monitor import LAST_GAP
 
 DRAWS, SEED = 2000, 0
-PIECE, WARM_UP, PIECES = 10, 2, 5  # steps timed and not, and pieces in a round
+PIECE, WARM_UP = 50, 2  # steps timed and not
 FEWEST = 4  # rounds
 NUMBA = ", numba"
 PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
-EVERY = {"default": 10, "every step": 1}
+EVERY = {"default": LAST_GAP, "every step": 1}
 BUDGETS = {
     "default": dict.fromkeys(("mlp", "deep mlp", "cnn", "gpt", "lstm"), 1.02),
     "every step": {"mlp": 1.25, "deep mlp": 1.25, "cnn": 1.10, "gpt": 1.10, "lstm": 1.10},
@@ -208,11 +209,10 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(rows) <= FEWEST:
         row = np.zeros(len(turns))
-        for _ in range(PIECES):
-            for place in order.sample(range(len(turns)), len(turns)):
-                with turns[place]():
-                    training.run(WARM_UP)
-                    row[place] += training.run(PIECE)
+        for place in order.sample(range(len(turns)), len(turns)):
+            with turns[place]():
+                training.run(WARM_UP)
+                row[place] = training.run(PIECE)
         rows.append(row)
     times = np.array(rows[1:])  # the first round warms up
     draws = np.random.default_rng(SEED).integers(0, len(times), (DRAWS, len(times)))
@@ -228,7 +228,7 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
         watched = times[:, place] / unwatched
         low, high = np.percentile([figure(watched, drawn) for drawn in draws], [2.5, 97.5])
         ratio = figure(watched, np.arange(len(times)))
-        step_ms = 1e3 * float(np.median(unwatched)) / (PIECES * PIECE)
+        step_ms = 1e3 * float(np.median(unwatched)) / PIECE
         costs.append(Cost(name, watcher, ratio, float(low), float(high), len(times), step_ms))
     return costs
 
