@@ -149,3 +149,15 @@ def test_by_default_looks_stand_further_apart_as_the_training_goes_on() -> None:
     steps = monitor.history.steps.tolist()
     assert steps[:13] == [*range(0, 110, 10), 111, 123]
     assert {after - before for before, after in pairwise(steps) if before >= 500} == {50}
+
+
+def test_what_changes_weights_between_two_steps_does_not_count_as_a_step() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 2)
+        model[0].weight.data.mul_(0.5)
+        before = model[0].weight.detach().clone()
+        train(model, optimizer, 1)
+    ratio = (model[0].weight.detach() - before).norm() / before.norm()
+    assert shown(monitor, "update_ratio")["0"] == pytest.approx(ratio.item(), rel=1e-4)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from steadygrad.monitor.adam_steps import AdamSteps
-from steadygrad.monitor.norms import is_safe, local, norm_from, norms_of, on_host, sum_of_squares
+from steadygrad.monitor.norms import local, norm_from, norms_of, on_host, sum_of_squares
 
 __all__ = ["DeviceBuffer", "HostBuffer"]
 
@@ -41,6 +41,7 @@ class HostBuffer:
         self._adam = AdamSteps(optimizer)
         self._arrived = [UNSEEN] * len(weights)
         self._copies: dict[int, np.ndarray] = {}
+        self._squares: dict[int, float] = {}  # of the copies
         self._before = [UNSEEN] * len(weights)
         self._copied: list[int] = []
         self._rooms: dict[np.dtype[Any], np.ndarray] = {}  # fresh memory costs more than the arithmetic
@@ -70,31 +71,37 @@ class HostBuffer:
         self._copied = [index for index in self._wanted if index in self._tiny or index not in told]
         self._before = [UNSEEN] * len(weights)
         for index in self._copied:
-            values, copy = on_host(weights[index]), self._copies.get(index)
-            if copy is None or copy.shape != values.shape:
-                copy = self._copies[index] = np.empty_like(values)
-            squares = 0.0
-            for part, kept in _parts(values, copy):
-                kept[:] = part
-                squares += sum_of_squares(kept)
-            self._before[index] = norm_from(squares, copy)
+            values = on_host(weights[index])
+            squares = sum(map(sum_of_squares, _parts(values)))
+            if squares != self._squares.get(index):  # else the copy is as the last step left it
+                self._copies[index] = values.copy()
+            self._before[index] = norm_from(squares, values)
 
     @np.errstate(all="ignore")
     def compare(self, weights: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums over the weights before the step, and over the step."""
         before, moved = self._before, [UNSEEN] * len(weights)
         for index in self._copied:
-            values, copy = on_host(weights[index]), self._copies[index]
-            room = self._rooms.setdefault(copy.dtype, np.empty(PART, copy.dtype))
-            squares = sum(
-                sum_of_squares(np.subtract(part, kept, out=room[: part.size])) for part, kept in _parts(values, copy)
-            )
-            moved[index] = norm_from(squares, values if is_safe(squares, values.size) else values - copy)
+            moved[index] = self._step(index, on_host(weights[index]))
         for index in set(self._wanted).difference(self._copied):
             squares, steps = self._adam.sums(weights[index])
             before[index], moved[index] = (math.sqrt(squares), 0), (math.sqrt(steps), 0)
         self._tiny = {index for index in self._wanted if not SMALLEST * before[index][0] < moved[index][0] < math.inf}
         return _squared(before), _squared(moved)
+
+    def _step(self, index: int, weights: np.ndarray) -> tuple[float, int]:
+        """Return the norm of a step, and copy the weights while they are in the cache: the next look may follow."""
+        copies = self._copies[index]
+        room = self._rooms.setdefault(weights.dtype, np.empty(PART, weights.dtype))
+        steps, bad, squares = 0.0, 0, 0.0
+        for part, copy in zip(_parts(weights), _parts(copies), strict=True):
+            step = np.subtract(part, copy, out=room[: part.size])
+            norm, broken = norm_from(sum_of_squares(step), step)
+            steps, bad = steps + norm * norm, bad + broken
+            copy[:] = part
+            squares += sum_of_squares(copy)
+        self._squares[index] = squares
+        return math.sqrt(steps), bad
 
     def used(self, grads: Sequence[Tensor | None]) -> np.ndarray:
         """Return the sums over the gradients as the optimizer used them.
@@ -111,10 +118,8 @@ def _squared(norms: list[tuple[float, int]]) -> np.ndarray:
     return sums
 
 
-def _parts(values: np.ndarray, copy: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield both part by part."""
-    for start in range(0, values.size, PART):
-        yield values[start : start + PART], copy[start : start + PART]
+def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    return (values[start : start + PART] for start in range(0, values.size, PART))
 
 
 class DeviceBuffer:

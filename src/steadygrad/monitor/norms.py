@@ -14,7 +14,6 @@ __all__ = [
     "entries",
     "exact_norm",
     "flat",
-    "is_safe",
     "local",
     "norm_from",
     "norms_of",
@@ -87,7 +86,7 @@ def exact_norm(tensor: Tensor) -> tuple[float, int]:
 
 def norm_from(squares: float, values: np.ndarray) -> tuple[float, int]:
     """Return the norm of flat values whose squares sum up to ``squares`` in float32, read anew where that is unsafe."""
-    if is_safe(squares, values.size):
+    if _is_safe(squares, values.size):
         return math.sqrt(squares), 0
     exact = values[np.isfinite(values)].astype(np.float64)
     peak = float(np.abs(exact).max(initial=0.0))
@@ -119,6 +118,6 @@ def _is_short(tensor: Tensor) -> bool:
     return plain and 0 < len(tensor) <= STRETCH
 
 
-def is_safe(squares: float, size: int) -> bool:
+def _is_safe(squares: float, size: int) -> bool:
     """Whether a sum of that many squares in float32 lost nothing that counts."""
     return SAFE_SQUARE * size < squares < math.inf

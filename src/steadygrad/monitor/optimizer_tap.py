@@ -345,7 +345,7 @@ class OptimizerTap:
         if self._looking and all(self._written):
             return self._bad > 0
         sentinels = self._sentinels = self._sentinels or self._choose_sentinels()
-        vectors, others = ([p.grad for p in some if p.grad is not None] for some in sentinels)
+        vectors, others = ([grad for p in some if (grad := p.grad) is not None] for some in sentinels)
         total = sum(sum_of_squares(on_host(grad)) for grad in others)
         if vectors:
             total += torch.cat(vectors).sum().item()
