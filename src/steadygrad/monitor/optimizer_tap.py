@@ -1,8 +1,8 @@
 """Read one optimizer's gradients, weights and steps, by hooks that change none of them.
 
-A hook on each parameter copies the gradient as it arrives (before clipping; a running sum under accumulation, so that
-the last call holds the total). The optimizer's own hooks bracket the step: weights before, weights after, and the
-gradient as it was used.
+A hook on each parameter tells that its gradient has arrived, which is read when the backward pass is over (before
+clipping; a running sum under accumulation, so that the last one holds the total). The optimizer's own hooks bracket the
+step: weights before, weights after, and the gradient as it was used.
 """
 
 from __future__ import annotations
