@@ -3,9 +3,10 @@
 One training goes on in pieces of ten steps, by turns unwatched, watched in each way, and unwatched once more as the
 null control, in random order. One training and not several, because two trainings of the same network differ by several
 per cent by where their tensors happen to lie; short pieces, because a machine's pace drifts. Five pieces of each turn
-make a round, which holds five looks of the default schedule and about one judgement by all rules. The figure is the
-median over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor
-time of one thread. Beside it, for the same networks, what others cost at every step.
+make a round. The default schedule, as it is from step 500 on, is put together from four pieces without a look and one
+with a look that all rules judge. The figure is the median over rounds of watched to unwatched time, less what the null
+control shows, with a bootstrap interval. Processor time of one thread. Beside it, for the same networks, what others
+cost at every step.
 
     python benchmarks/monitor.py --models mlp --seconds 120
     python benchmarks/monitor.py --models gpt --watch "every step" --without-numba --results costs.json
@@ -25,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,14 +37,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
-from steadygrad.monitor.one_pass import one_pass
+from steadygrad.monitor.adam_steps import one_pass
+from steadygrad.monitor.monitor import LAST_GAP
 
 DRAWS, SEED = 2000, 0
-PIECE, WARM_UP, PIECES = 10, 2, 5  # steps timed and not, and pieces in a round
+PIECE, WARM_UP, PIECES = 10, 2, LAST_GAP // 10  # steps timed and not, and pieces in a round
 FEWEST = 4  # rounds
 NUMBA = ", numba"
 PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
-EVERY = {"default": 10, "every step": 1}
+IDLE, LOOK = (
+    "between looks",
+    "one look",
+)  # of the default schedule: pieces without a look, and with one and its judgement
+EVERY = {IDLE: 10**9, LOOK: PIECE, "every step": 1}
 BUDGETS = {
     "default": dict.fromkeys(("mlp", "deep mlp", "cnn", "gpt", "lstm"), 1.02),
     "every step": {"mlp": 1.25, "deep mlp": 1.25, "cnn": 1.10, "gpt": 1.10, "lstm": 1.10},
@@ -132,9 +138,11 @@ def with_monitor(training: Training, every: int) -> Watch:
     @contextmanager
     def watch() -> Iterator[None]:
         before = len(monitor.history)
+        if every == PIECE:  # not the look at the first step, which is not timed
+            monitor._next_judgement = monitor.steps + 1
         with monitor:
             yield
-        assert len(monitor.history) - before >= 1 + PIECE // every, "the monitor did not look"
+        assert len(monitor.history) - before == 1 + (PIECE + WARM_UP - 1) // every, "the monitor did not look"
 
     return watch
 
@@ -180,6 +188,7 @@ def with_wandb(training: Training) -> Watch:
 
 
 PEERS = {"wandb.watch": with_wandb, "TensorBoard": with_tensorboard, "detect_anomaly": with_anomaly_mode}
+WATCHES = ["default", "every step", *PEERS]
 
 
 @dataclass(frozen=True)
@@ -223,9 +232,12 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
         # The control's drift from 1 belongs half to either unwatched turn.
         return float(np.median(watched[drawn]) - (np.median(null[drawn]) - 1.0) / 2)
 
+    taken = {watcher: times[:, place] for place, watcher in enumerate(watchers, start=1)}
+    if LOOK in taken:
+        taken["default"] = taken[IDLE] + (taken.pop(LOOK) - taken[IDLE]) / PIECES
     costs = []
-    for place, watcher in enumerate(watchers, start=1):
-        watched = times[:, place] / unwatched
+    for watcher, seconds_taken in taken.items():
+        watched = seconds_taken / unwatched
         low, high = np.percentile([figure(watched, drawn) for drawn in draws], [2.5, 97.5])
         ratio = figure(watched, np.arange(len(times)))
         step_ms = 1e3 * float(np.median(unwatched)) / (PIECES * PIECE)
@@ -269,7 +281,7 @@ def table(costs: list[Cost]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--watch", nargs="*", default=[*EVERY, *PEERS], choices=[*EVERY, *PEERS])
+    parser.add_argument("--watch", nargs="*", default=WATCHES, choices=WATCHES)
     parser.add_argument("--seconds", type=float, default=120.0, help="time for a network")
     parser.add_argument("--without-numba", action="store_true", help="measure the path of pure torch")
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
@@ -279,15 +291,16 @@ def main() -> int:
     torch.set_num_threads(1)
     suffix = "" if one_pass() is None else NUMBA
     watchers = {
-        watcher if watcher in PEERS else watcher + suffix: PEERS.get(watcher)
-        or partial(with_monitor, every=EVERY[watcher])
+        turn: PEERS.get(turn) or partial(with_monitor, every=EVERY[turn])
         for watcher in installed(options.watch)
+        for turn in ((IDLE, LOOK) if watcher == "default" else (watcher,))
     }
     print(f"torch {torch.__version__}, {platform.machine()}, one thread, pieces of {PIECE} steps")
     print(f"{'network':<10}{'watched by':<20}{'ratio':>7}{'95 % interval':>18}{'rounds':>8}{'step':>10}")
     failed, costs = False, []
     for name in options.models:
-        for cost in measure(name, watchers, options.seconds):
+        for found in measure(name, watchers, options.seconds):
+            cost = found if found.watched_by in PEERS else replace(found, watched_by=found.watched_by + suffix)
             costs.append(cost)
             failed |= cost.over
             interval = f"{cost.low:.3f} to {cost.high:.3f}"

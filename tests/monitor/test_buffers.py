@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadygrad.monitor import Monitor, optimizer_tap
+from steadygrad.monitor import Monitor, adam_steps, optimizer_tap
 from steadygrad.monitor.adam_steps import AdamSteps
 from steadygrad.monitor.buffers import DeviceBuffer
+from steadygrad.monitor.norms import norms_of
 
 from .networks import batch, mlp, shown, train
 
@@ -114,3 +116,48 @@ def test_attached_again_it_goes_on() -> None:
     assert monitor.history.steps.tolist() == [0, 2, 3, 5]
     assert monitor.steps == 6
     assert monitor.history.layers == ("0", "1", "2", "3", "4", "5", "6")
+
+
+def test_without_numba_weights_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "numba", None)
+    adam_steps._compiled.cache_clear()
+    assert adam_steps.one_pass() is None
+    adam_steps._compiled.cache_clear()
+
+
+@pytest.mark.parametrize("entry", [0.0, 1e-30, 1.0, 1e30])
+def test_norms_read_together_are_those_read_one_by_one(entry: float) -> None:
+    tensors = [torch.full((5,), entry), torch.full((3, 4), entry), torch.full((7,), entry), torch.full((9000,), entry)]
+    together = norms_of([*tensors, None])
+    truth = [tensor.double().norm().item() for tensor in tensors]
+    assert [norm for norm, _ in together] == pytest.approx([*truth, float("nan")], rel=1e-6, nan_ok=True)
+    assert [bad for _, bad in together] == [0] * 5
+
+
+def test_one_vector_that_is_not_finite_leaves_the_others_their_norms() -> None:
+    broken = torch.tensor([3.0, float("inf"), 4.0])
+    assert norms_of([torch.ones(4), broken, torch.ones(9)]) == [(2.0, 0), (5.0, 1), (3.0, 0)]
+
+
+def test_by_default_looks_stand_further_apart_as_the_training_goes_on() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Monitor(model, optimizer) as monitor:
+        for _ in range(700):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    steps = monitor.history.steps.tolist()
+    assert steps[:13] == [*range(0, 110, 10), 111, 123]
+    assert {after - before for before, after in pairwise(steps) if before >= 500} == {50}
+
+
+def test_what_changes_weights_between_two_steps_does_not_count_as_a_step() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 2)
+        model[0].weight.data.mul_(0.5)
+        before = model[0].weight.detach().clone()
+        train(model, optimizer, 1)
+    ratio = (model[0].weight.detach() - before).norm() / before.norm()
+    assert shown(monitor, "update_ratio")["0"] == pytest.approx(ratio.item(), rel=1e-4)

@@ -88,7 +88,7 @@ def test_a_fault_of_the_monitor_ends_in_one_warning(monkeypatch: pytest.MonkeyPa
 
     plain, watched = mlp(), mlp()
     losses = train(plain, torch.optim.SGD(plain.parameters(), lr=0.1), 6)
-    monkeypatch.setattr("steadygrad.monitor.activation_tap.exact_norm", broken)
+    monkeypatch.setattr("steadygrad.monitor.activation_tap.sample_stats", broken)
     optimizer = torch.optim.SGD(watched.parameters(), lr=0.1)
     monitor = Monitor(watched, optimizer, every=1)
     with (

@@ -33,7 +33,9 @@ WORST, REFRESH, LINE_EVERY = 5, 0.5, 10.0  # layers; seconds between frames; sec
 def watch(
     script: Annotated[Path, typer.Argument(help="Your training script; it is executed as it is.", show_default=False)],
     arguments: Annotated[list[str] | None, typer.Argument(help="Its arguments, after --.", show_default=False)] = None,
-    every: Annotated[int, typer.Option(help="Look at every so many optimizer steps.")] = 10,
+    every: Annotated[
+        int | None, typer.Option(help="Look at every so many optimizer steps; by default every 10, later every 50.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/SCRIPT-TIME.")] = None,
     checkpoint_every: Annotated[
         int | None,

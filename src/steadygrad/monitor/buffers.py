@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from steadygrad.monitor.adam_steps import AdamSteps
-from steadygrad.monitor.norms import entries, exact_norm, local, norm_from, sum_of_squares
+from steadygrad.monitor.norms import local, norm_from, norms_of, on_host, sum_of_squares
 
 __all__ = ["DeviceBuffer", "HostBuffer"]
 
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
+PART = 2**17  # entries that stay in the cache between two readings
 UNSEEN = (math.nan, 0)
 # In float32 rounding changes a step that is this share of the weights by 2e-6 of its norm, and smaller ones by more.
 SMALLEST = 1e-5
@@ -38,16 +40,24 @@ class HostBuffer:
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
         self._adam = AdamSteps(optimizer)
         self._arrived = [UNSEEN] * len(weights)
-        self._copies: dict[int, Tensor] = {}
+        self._copies: dict[int, np.ndarray] = {}
+        self._squares: dict[int, float] = {}  # of the copies
+        self._before = [UNSEEN] * len(weights)
         self._copied: list[int] = []
+        self._rooms: dict[np.dtype[Any], np.ndarray] = {}  # fresh memory costs more than the arithmetic
         self._tiny: set[int] = set()  # whose last steps were too small, or not finite
 
-    def write(self, index: int, grad: Tensor) -> tuple[float, int]:
-        """Measure a gradient as it arrives; of several the last one counts. Return its norm and non-finite entries."""
-        self._arrived[index] = found = exact_norm(grad)
-        return found
+    def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:
+        """Measure gradients that have arrived; of several the last one counts. Return how many entries are not finite.
 
-    def arrived(self) -> Tensor:
+        Those that an optimizer in the backward pass was faster with are None.
+        """
+        found = norms_of(grads)
+        for index, norm in zip(indices, found, strict=True):
+            self._arrived[index] = norm
+        return sum(bad for _, bad in found)
+
+    def arrived(self) -> np.ndarray:
         """Return the sums over the gradients that arrived."""
         return _squared(self._arrived)
 
@@ -59,44 +69,57 @@ class HostBuffer:
         """Copy the weights before a step; those alone, with ``recover``, that cannot be told from the optimizer."""
         told = self._adam.tells(weights) if recover else ()
         self._copied = [index for index in self._wanted if index in self._tiny or index not in told]
-        values = [entries(weights[index]) for index in self._copied]
-        for index, value in zip(self._copied, values, strict=True):
-            copy = self._copies.get(index)
-            if copy is None or copy.shape != value.shape:
-                wide = torch.float64 if value.dtype == torch.float64 else torch.float32
-                self._copies[index] = torch.empty(value.numel(), dtype=wide)
-        if values:
-            torch._foreach_copy_([self._copies[index] for index in self._copied], values)
+        self._before = [UNSEEN] * len(weights)
+        for index in self._copied:
+            values = on_host(weights[index])
+            squares = sum(map(sum_of_squares, _parts(values)))
+            if squares != self._squares.get(index):  # else the copy is as the last step left it
+                self._copies[index] = values.copy()
+            self._before[index] = norm_from(squares, values)
 
-    def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    @np.errstate(all="ignore")
+    def compare(self, weights: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums over the weights before the step, and over the step."""
-        before, moved = [UNSEEN] * len(weights), [UNSEEN] * len(weights)
-        copies = [self._copies[index] for index in self._copied]
-        for index, copy in zip(self._copied, copies, strict=True):
-            before[index] = norm_from(sum_of_squares(copy), copy)
-        if copies:
-            torch._foreach_sub_(copies, [entries(weights[index]) for index in self._copied])
-        for index, copy in zip(self._copied, copies, strict=True):
-            moved[index] = norm_from(sum_of_squares(copy), copy)
+        before, moved = self._before, [UNSEEN] * len(weights)
+        for index in self._copied:
+            moved[index] = self._step(index, on_host(weights[index]))
         for index in set(self._wanted).difference(self._copied):
             squares, steps = self._adam.sums(weights[index])
             before[index], moved[index] = (math.sqrt(squares), 0), (math.sqrt(steps), 0)
         self._tiny = {index for index in self._wanted if not SMALLEST * before[index][0] < moved[index][0] < math.inf}
         return _squared(before), _squared(moved)
 
-    def used(self, grads: Sequence[Tensor | None]) -> Tensor:
+    def _step(self, index: int, weights: np.ndarray) -> tuple[float, int]:
+        """Return the norm of a step, and copy the weights while they are in the cache: the next look may follow."""
+        copies = self._copies[index]
+        room = self._rooms.setdefault(weights.dtype, np.empty(PART, weights.dtype))
+        steps, bad, squares = 0.0, 0, 0.0
+        for part, copy in zip(_parts(weights), _parts(copies), strict=True):
+            step = np.subtract(part, copy, out=room[: part.size])
+            norm, broken = norm_from(sum_of_squares(step), step)
+            steps, bad = steps + norm * norm, bad + broken
+            copy[:] = part
+            squares += sum_of_squares(copy)
+        self._squares[index] = squares
+        return math.sqrt(steps), bad
+
+    def used(self, grads: Sequence[Tensor | None]) -> np.ndarray:
         """Return the sums over the gradients as the optimizer used them.
 
         All are read again: torch's count of writes to a tensor misses those through ``.data``, as
         ``parameter.grad.data.clamp_(-1, 1)`` makes them.
         """
-        return _squared([UNSEEN if grad is None else exact_norm(grad) for grad in grads])
+        return _squared(norms_of(grads))
 
 
-def _squared(norms: list[tuple[float, int]]) -> Tensor:
+def _squared(norms: list[tuple[float, int]]) -> np.ndarray:
     sums = np.array(tuple(zip(*norms, strict=True)), dtype=np.float64).reshape(2, -1)
     np.square(sums[0], out=sums[0])
-    return torch.from_numpy(sums)
+    return sums
+
+
+def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    return (values[start : start + PART] for start in range(0, values.size, PART))
 
 
 class DeviceBuffer:

@@ -18,11 +18,12 @@ class Delivery:
     def __init__(self) -> None:
         self._waiting: deque[tuple[torch.cuda.Event, list[Tensor], Callable[..., None]]] = deque()
 
-    def send(self, tensors: Sequence[Tensor], finish: Callable[..., None]) -> None:
-        """Call ``finish`` with one array a tensor as soon as all have arrived."""
-        if all(tensor.device.type != "cuda" for tensor in tensors):
-            finish(*(tensor.cpu().numpy() for tensor in tensors))
+    def send(self, numbers: Sequence[Tensor | np.ndarray], finish: Callable[..., None]) -> None:
+        """Call ``finish`` with one array for each of ``numbers`` as soon as all have arrived."""
+        if not any(isinstance(each, Tensor) and each.is_cuda for each in numbers):
+            finish(*(each.cpu().numpy() if isinstance(each, Tensor) else each for each in numbers))
             return
+        tensors = [each if isinstance(each, Tensor) else torch.from_numpy(each) for each in numbers]
         hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
         for host, tensor in zip(hosts, tensors, strict=True):
             host.copy_(tensor, non_blocking=True)

@@ -25,6 +25,9 @@ class Listener(Protocol):
     def on_backward(self, tensors: Any) -> None:
         """Before a backward pass from ``tensors``."""
 
+    def after_backward(self) -> None:
+        """After it, and before anything can have changed its gradients."""
+
     def on_scaler(self, scaler: GradScaler, optimizer: Optimizer) -> None:
         """Before a loss scaler steps an optimizer."""
 
@@ -71,10 +74,15 @@ def _wrap(owner: Any, name: str, wrapped: Callable[[Callable[..., Any]], Callabl
 def _wrapped_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return original(tensors, *args, **kwargs)
+        for listener in tuple(_listeners):
+            listener.on_backward((tensors,) if isinstance(tensors, Tensor) else tensors)
+        try:
+            return original(tensors, *args, **kwargs)
+        finally:
             for listener in tuple(_listeners):
-                listener.on_backward((tensors,) if isinstance(tensors, Tensor) else tensors)
-        return original(tensors, *args, **kwargs)
+                listener.after_backward()
 
     return backward
 

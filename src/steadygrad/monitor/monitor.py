@@ -33,7 +33,8 @@ from steadygrad.records import Finding, History, Observation
 __all__ = ["Monitor"]
 
 SPIKES = ("SG503",)  # judged at every look; all rules take their time, and are asked at growing distances
-FIRST_GAP, LAST_GAP = 10, 50  # steps
+FIRST_GAP, LAST_GAP = 10, 50  # steps between two judgements, and by default between two looks
+GROWTH = 10  # from the hundredth step on looks stand a tenth of the steps made apart
 # Losses that torch's own functions leave undivided; a loss that was divided ends in another function.
 MEANS = frozenset(
     f"{name}Backward0"
@@ -50,7 +51,8 @@ class Monitor:
     Args:
         model: The network; for several a list, or a dict by the name they shall have.
         optimizer: Its optimizer, or several.
-        every: Look at every so many optimizer steps, the first one included.
+        every: Look at every so many optimizer steps, the first one included; by default at every tenth at first, and
+            rarer as the training goes on, down to every fiftieth from step 500 on.
         on_alarm: ``"log"`` logs a finding, ``"raise"`` raises :class:`AlarmError` on findings of severity error, a
             callable gets the finding.
         sinks: Callables that get every look and every finding as plain data.
@@ -75,13 +77,13 @@ class Monitor:
         self,
         model: nn.Module | Iterable[nn.Module] | Mapping[str, nn.Module],
         optimizer: Optimizer | Iterable[Optimizer] | Mapping[str, Optimizer] = (),
-        every: int = 10,
+        every: int | None = None,
         on_alarm: str | Callable[[Finding], None] = "log",
         sinks: Sequence[Sink] = (),
         on_nonfinite: str = "continue",
         capsules: Path | None = None,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
             raise UsageError(f"Monitor: expected every to be a whole number of at least 1, got {every!r}.")
         if on_alarm not in ("log", "raise") and not callable(on_alarm):
             raise UsageError(f'Monitor: expected on_alarm to be "log", "raise" or a function, got {on_alarm!r}.')
@@ -223,21 +225,23 @@ class Monitor:
 
     def on_backward(self, tensors: Any) -> None:
         """Hear of a backward pass: its loss, if it starts from one number."""
-        if self._watch.muted:
-            return
-        for tap in self._taps:  # parameters may have come or been freed since the last step
-            self._guard(tap.rescan)
-        if not self._watch.due:
+        if self._watch.muted or not self._watch.due:
             return
         self._backwards += 1
         tensors = tuple(tensors)
         for tap in self._taps:
             if tap.due:
-                self._guard(tap.note_backward)
+                self._guard(tap.before_backward)
         if len(tensors) == 1 and tensors[0].numel() == 1:
             self._loss = tensors[0].detach()
             made_by = tensors[0].grad_fn
             self._undivided += made_by is not None and made_by.name() in MEANS
+
+    def after_backward(self) -> None:
+        """Hear that a backward pass has ended."""
+        if self._watch.due and not self._watch.muted:
+            for tap in self._taps:
+                self._guard(tap.read_arrived)
 
     def on_scaler(self, scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
         """Hear that a loss scaler is about to step."""
@@ -260,11 +264,11 @@ class Monitor:
         if not seen and not optimizer.state and not getattr(optimizer, "_opt_called", False):
             self._early_schedules[optimizer] = self._early_schedules.get(optimizer, 0) + 1
 
-    def _also(self, tap: OptimizerTap) -> list[Tensor]:
+    def _also(self, tap: OptimizerTap) -> list[Tensor | np.ndarray]:
         """Return what to bring to the host with a look of ``tap``: loss, backward passes, tables of its models."""
-        loss = torch.tensor(math.nan) if self._loss is None else self._loss
+        loss = np.array(math.nan) if self._loss is None else self._loss
         stale = tap.stale and not tap.fresh
-        counts = torch.tensor([float(self._backwards), float(self._undivided), float(stale)])
+        counts = np.array([self._backwards, self._undivided, stale], dtype=float)
         self._loss, self._backwards, self._undivided = None, 0, 0
         return [loss, counts, *(watched.outputs.take() for watched in self._models_of(tap))]
 
@@ -334,12 +338,13 @@ class Monitor:
         self._alarms.judge(findings, step)
 
     def _on_step(self, tap: OptimizerTap) -> None:
-        tap.begin_round(self.steps - self._last_look.get(id(tap), -self.every) >= self.every)
-        due = any(tap.due for tap in self._taps)
-        if due != self._watch.due:
-            self._watch.due = due
+        steps = self.steps
+        due = steps - self._last_look.get(id(tap), -math.inf) >= (self.every or _gap(steps))
+        if due or tap.due:
+            tap.begin_round(due)
+            self._watch.due = any(tap.due for tap in self._taps)
             for watched in self._watched:
-                watched.outputs.arm(due)
+                watched.outputs.arm(self._watch.due)
         self._alarms.raise_if_asked()
 
     def _on_broken(self, tap: OptimizerTap, here: bool) -> None:
@@ -364,3 +369,8 @@ class Monitor:
                 SteadygradWarning,
                 stacklevel=2,
             )
+
+
+def _gap(steps: int) -> int:
+    """Return how many steps stand between looks by default, after so many steps."""
+    return min(max(steps // GROWTH, FIRST_GAP), LAST_GAP)

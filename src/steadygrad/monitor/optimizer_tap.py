@@ -1,8 +1,8 @@
 """Read one optimizer's gradients, weights and steps, by hooks that change none of them.
 
-A hook on each parameter copies the gradient as it arrives (before clipping; a running sum under accumulation, so that
-the last call holds the total). The optimizer's own hooks bracket the step: weights before, weights after, and the
-gradient as it was used.
+A hook on each parameter tells that its gradient has arrived, which is read when the backward pass is over (before
+clipping; a running sum under accumulation, so that the last one holds the total). The optimizer's own hooks bracket the
+step: weights before, weights after, and the gradient as it was used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -21,13 +22,14 @@ from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
-from steadygrad.monitor.norms import entries, exact_norm, sum_of_squares
+from steadygrad.monitor.norms import exact_norm, on_host, sum_of_squares
 from steadygrad.monitor.sharded import sum_over_shards
 from steadygrad.monitor.step_read import StepRead
 
 __all__ = ["OptimizerTap"]
 
 SHORT = 4096  # entries: less is gathered and read at once
+Sums = Tensor | np.ndarray
 
 
 class _GradHook:
@@ -70,7 +72,7 @@ class OptimizerTap:
 
     optimizer: Optimizer
     delivery: Delivery
-    also: Callable[[], list[Tensor]]
+    also: Callable[[], list[Tensor | np.ndarray]]
     on_read: Callable[..., None]
     agree: Callable[[OptimizerTap, bool], bool]
     on_broken: Callable[[OptimizerTap, bool], None]
@@ -93,6 +95,8 @@ class OptimizerTap:
         self._direct: dict[int, tuple[float, int]] = {}
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
+        self._collecting = False  # whether gradients that arrive are read after the backward pass
+        self._collected: list[int] = []
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._looking = self._stepped = self._flagged = False
         self._probe: tuple[Tensor, Tensor] | None = None
@@ -141,8 +145,11 @@ class OptimizerTap:
             if grad is not None and grad.is_cpu and bool(grad.any()):
                 self._probe = self._smallest, grad.clone()
 
-    def note_backward(self) -> None:
-        """Before a backward pass: are the gradients of the step before still there?"""
+    def before_backward(self) -> None:
+        """Before a backward pass: what parameters are there, and are the gradients of the step before still there?"""
+        self.rescan()
+        # Read after the pass, all at once, they cost half; but where ranks average them within it.
+        self._collecting = not (dist.is_available() and dist.is_initialized())
         if self._probe is not None and not self.fresh:
             parameter, kept = self._probe
             grad = parameter.grad
@@ -172,8 +179,10 @@ class OptimizerTap:
             if grad is None:  # an optimizer in the backward pass was faster
                 return
             self._written[index] = True
-            if isinstance(buffer, HostBuffer):
-                self._bad += buffer.write(index, grad)[1]
+            if self._collecting and not self._in_step:
+                self._collected.append(index)
+            elif isinstance(buffer, HostBuffer):
+                self._bad += buffer.write([index], [grad])
             elif not self._in_step and buffer.fits(index, grad):
                 buffer.write(index, grad)
                 self._direct.pop(index, None)
@@ -181,6 +190,16 @@ class OptimizerTap:
                 self._direct[index] = exact_norm(grad)
         except Exception as error:
             self.on_fault(error)
+
+    def read_arrived(self) -> None:
+        """Read the gradients that arrived in the backward pass; before an optimizer within it steps, those so far."""
+        self._collecting = False
+        collected, self._collected = self._collected, []
+        if isinstance(self.buffer, HostBuffer):
+            self._bad += self.buffer.write(collected, [self.parameters[index].grad for index in collected])
+        else:
+            for index in collected:
+                self.on_grad(index, self.parameters[index])
 
     @property
     def buffer(self) -> HostBuffer | DeviceBuffer:
@@ -215,12 +234,13 @@ class OptimizerTap:
 
     def _before(self, *_: Any) -> None:
         try:
-            self._in_step = self._stepped = True
+            self._stepped = True
             self.delivery.poll()
             if self._last_weights is not None:
                 self._compare_weights()
             if self.due:
                 self._look_before()
+            self._in_step = True
             if self.skip_on_device and self.scale is None and not self.on_host:
                 self._flagged = flag_step(self.optimizer)
             here = self.scale is None and self._is_broken()
@@ -232,6 +252,7 @@ class OptimizerTap:
             self.on_broken(self, here)
 
     def _look_before(self) -> None:
+        self.read_arrived()
         self._looking, buffer = True, self.buffer
         if isinstance(buffer, HostBuffer):
             buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
@@ -262,10 +283,10 @@ class OptimizerTap:
 
     def _send(
         self,
-        arrived: Tensor,
-        used: Tensor | None = None,
-        weights: Tensor | None = None,
-        moved: Tensor | None = None,
+        arrived: Sums,
+        used: Sums | None = None,
+        weights: Sums | None = None,
+        moved: Sums | None = None,
         skipped: bool = False,
     ) -> None:
         """Bring the sums of a look to the host and hand them on."""
@@ -279,9 +300,10 @@ class OptimizerTap:
             direct=dict(self._direct),
         )
         if used is None or weights is None or moved is None:
-            used = weights = moved = torch.full_like(arrived, math.nan)
-        rows = sum_over_shards(self.parameters, torch.cat([arrived, used, weights[:1], moved[:1]]))
-        scale = torch.tensor(math.nan) if self.scale is None else self.scale
+            used = weights = moved = math.nan * arrived
+        together: Callable[..., Sums] = np.concatenate if isinstance(arrived, np.ndarray) else torch.cat
+        rows = sum_over_shards(self.parameters, together([arrived, used, weights[:1], moved[:1]]))
+        scale = np.array(math.nan) if self.scale is None else self.scale
 
         def finish(rows: np.ndarray, scale: np.ndarray, *others: np.ndarray) -> None:
             read.fill(rows, float(scale))
@@ -297,14 +319,17 @@ class OptimizerTap:
         self._last_weights = None
 
     def _finish(self) -> None:
-        self._in_step = self._looking = False
-        self._arrived = None
-        self._bad = 0
-        self._direct.clear()
-        if isinstance(self._buffer, HostBuffer):
-            self._buffer.clear()
-        self._written = [False] * len(self.parameters)
-        self.scale, self.blind = None, False
+        self._in_step = self.blind = False
+        self.scale = None
+        if self.due:
+            self._looking = self._collecting = False
+            self._collected.clear()
+            self._direct.clear()
+            self._arrived = None
+            self._bad = 0
+            if isinstance(self._buffer, HostBuffer):
+                self._buffer.clear()
+            self._written = [False] * len(self.parameters)
         self.steps += 1
         self.on_step(self)
 
@@ -320,8 +345,8 @@ class OptimizerTap:
         if self._looking and all(self._written):
             return self._bad > 0
         sentinels = self._sentinels = self._sentinels or self._choose_sentinels()
-        vectors, others = ([p.grad for p in some if p.grad is not None] for some in sentinels)
-        total = sum(sum_of_squares(entries(grad)) for grad in others)
+        vectors, others = ([grad for p in some if (grad := p.grad) is not None] for some in sentinels)
+        total = sum(sum_of_squares(on_host(grad)) for grad in others)
         if vectors:
             total += torch.cat(vectors).sum().item()
         # Finite gradients of 1e20 have an infinite float32 sum: look again, exactly.

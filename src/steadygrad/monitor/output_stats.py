@@ -1,26 +1,34 @@
-"""The statistics of one layer's output: exact ones on a CPU, and the same by tensor operations alone elsewhere."""
+"""The statistics of one layer's output: of a sample on a CPU, and of all by tensor operations alone elsewhere.
+
+A sample costs a fraction: on a CPU every pass over an output costs as much as a good part of the layer's own work.
+"""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad.monitor.norms import WIDE, flat, sum_of_squares
-from steadygrad.monitor.one_pass import OnePass, one_pass
-from steadygrad.monitor.scratch import PART, room
+from steadygrad.monitor.norms import WIDE
 from steadygrad.records import Role
 from steadygrad.signals import batch_deviation, moments
 from steadygrad.signals.layers import RECTIFIERS, SATURATION_BOUNDS, canonical, kind_of, role_of
 from steadygrad.signals.moments import share_outside
 
-__all__ = ["COLUMNS", "OutputKind", "output_stats", "output_stats_by_tensors"]
+__all__ = [
+    "COLUMNS",
+    "OutputKind",
+    "Sample",
+    "output_stats",
+    "output_stats_by_tensors",
+    "sample_of",
+    "sample_stats",
+    "sampled",
+]
 
 COLUMNS = (
     "output_rms",
@@ -33,10 +41,13 @@ COLUMNS = (
     "output_nonfinite",
     "output_numel",
 )
+DEAD, NUMEL = COLUMNS.index("dead_fraction"), COLUMNS.index("output_numel")
 NAN = float("nan")
 SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends of float32
 # Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
 DROWNED = 1e-3
+# Entries of an output that are read, and samples of the batch at least that they are taken from.
+ENOUGH, FEWEST = 2**13, 8
 
 
 @dataclass(frozen=True)
@@ -53,12 +64,6 @@ class OutputKind:
     rectifier: bool = False
     bounds: tuple[float, float] | None = None
 
-    @functools.cached_property
-    def limits(self) -> tuple[np.float32, np.float32]:
-        """The bounds for the compiled pass."""
-        low, high = self.bounds or (-math.inf, math.inf)
-        return np.float32(low), np.float32(high)
-
     @classmethod
     def of(cls, module: nn.Module) -> Self:
         """Return the kind of a module's outputs."""
@@ -67,111 +72,92 @@ class OutputKind:
         return cls(activates, name in RECTIFIERS, SATURATION_BOUNDS.get(name))
 
 
-class Sums(NamedTuple):
-    """What is summed over an output of shape ``(batch, *rest)``; not finite where an entry is not.
+class Sample(NamedTuple):
+    """What is kept of an output until there is time to read it.
 
     Attributes:
-        total: Sum.
-        squares: Sum of squares.
-        deviation: Sum of squares of the deviation from the mean over the batch.
-        peak: Largest magnitude.
-        nonzero: Entries other than 0, if they count.
-        dead: Share of units that are 0 for the whole batch, if they count.
-        outside: Entries beyond the bounds, if there are any.
+        values: Samples of the batch, spread over it; of sequences and images, some of their positions or lines.
+        batch: Samples that the output has.
+        numel: Entries that the output has.
+        dead: Share of a rectifier's units that are 0 for the whole batch.
     """
 
-    total: float
-    squares: float
-    deviation: float
-    peak: float
-    nonzero: float = NAN
+    values: np.ndarray
+    batch: int
+    numel: int
     dead: float = NAN
-    outside: float = NAN
+
+
+def sampled(values: np.ndarray) -> np.ndarray:
+    """Return a copy of at most about ``ENOUGH`` of an array's entries, of ``FEWEST`` samples at least."""
+    if values.ndim > 1 and values.size > ENOUGH:
+        values = values[:: min(-(-values.size // ENOUGH), max(len(values) // FEWEST, 1))]
+        if values.ndim > 2 and values.size > ENOUGH:
+            values = values[..., :: min(-(-values.size // ENOUGH), values.shape[-2]), :]
+    return values.copy()
+
+
+def sample_of(kind: OutputKind, output: Tensor) -> Sample:
+    """Keep a sample of a detached float32 or float64 output on a CPU, of two dimensions or more."""
+    values = output.numpy()
+    return Sample(sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
 
 
 def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
     """Return the statistics of a detached output on a CPU, in the order of ``COLUMNS``."""
-    if output.dtype not in WIDE or output.dim() < 2:
-        return _careful(kind, output)
-    compiled = one_pass()
-    if compiled is not None and output.dtype is torch.float32 and output.is_contiguous():
-        sums = _compiled_sums(kind, output, compiled)
-    else:
-        sums = _read_sums(kind, output)
-    size = output.numel()
-    rms = (sums.squares / size) ** 0.5
-    if not SAFE[0] < rms < SAFE[1]:
-        return _careful(kind, output)
-    return [
-        rms,
-        sums.total / size,
-        sums.peak,
-        (sums.deviation / size) ** 0.5 if len(output) > 1 else NAN,
-        1.0 - sums.nonzero / size,
-        sums.dead,
-        sums.outside / size,
-        0.0,
-        size,
-    ]
+    if output.dtype in WIDE and output.dim() > 1:
+        return sample_stats(kind, [sample_of(kind, output)])[0]
+    return _careful(kind, output)
 
 
-def _read_sums(kind: OutputKind, output: Tensor) -> Sums:
-    """Read the sums of an output with two dimensions or more, by as few passes as will do."""
-    values, columns = flat(output), output.sum(0)
-    shared = flat(columns)
-    squares, total = sum_of_squares(values), shared.sum().item()
-    deviation = squares - sum_of_squares(shared) / len(output)
-    if deviation < DROWNED * squares:
-        deviation = _sum_over(torch.sub, output, columns / len(output))
-    nonzero = dead = outside = NAN
-    if kind.rectifier:
-        peak, dead = values.amax().item(), _dead(columns)
-    else:
-        low, high = values.aminmax()
-        peak = max(high.item(), -low.item())
+@np.errstate(all="ignore")
+def sample_stats(kind: OutputKind, samples: Sequence[Sample]) -> list[list[float]]:
+    """Return the statistics of outputs by samples of one shape, in the order of ``COLUMNS``."""
+    values = np.stack([sample.values for sample in samples]).reshape(len(samples), len(samples[0].values), -1)
+    rows, size = values.shape[1], values[0].size
+    squares = _squares(values)
+    rms = np.sqrt(squares / size)
+    columns = values.sum(1)
+    deviation = squares - _squares(columns[:, None]) / rows
+    drowned = deviation < DROWNED * squares
+    if drowned.any():
+        deviation[drowned] = _squares(values[drowned] - columns[drowned, None] / rows)
+    batches = np.array([sample.batch for sample in samples])
+    signal = np.sqrt(np.maximum(deviation, 0.0) / size * (1 - 1 / batches) / (1 - 1 / rows if rows > 1 else NAN))
+    means = columns.sum(1, dtype=np.float64) / size
+    flat = values.reshape(len(values), -1)
+    peaks = np.maximum(flat.max(1), -flat.min(1))
+    zeros, outside = np.full((2, len(values)), NAN)
     if kind.activates:
-        nonzero = _sum_over(torch.sign, values)
+        zeros = np.array([np.count_nonzero(mask) for mask in flat == 0]) / size
     if kind.bounds:
-        outside = _sum_over(torch.le, values, kind.bounds[0]) + _sum_over(torch.ge, values, kind.bounds[1])
-    return Sums(total, squares, deviation, peak, nonzero, dead, outside)
+        beyond = (flat <= kind.bounds[0]) | (flat >= kind.bounds[1])
+        outside = np.array([np.count_nonzero(mask) for mask in beyond]) / size
+    found = []
+    for index, sample in enumerate(samples):
+        if SAFE[0] < rms[index] < SAFE[1]:
+            stats = [*(column[index] for column in (rms, means, peaks, signal, zeros)), NAN, outside[index], 0.0, NAN]
+        else:
+            stats = _careful(kind, torch.from_numpy(sample.values))
+        stats[DEAD], stats[NUMEL] = sample.dead, sample.numel
+        found.append(stats)
+    return found
 
 
-def _compiled_sums(kind: OutputKind, output: Tensor, compiled: OnePass) -> Sums:
-    """Read the same in one compiled pass."""
-    columns = np.empty(output.shape[1:], np.float32)
-    total, squares, deviation, peak, nonzero, outside = compiled.output_sums(
-        output.view(-1).numpy(), len(output), *kind.limits, columns.reshape(-1)
-    )
-    return Sums(
-        total,
-        squares,
-        max(deviation, 0.0),
-        peak,
-        nonzero if kind.activates else NAN,
-        _dead(torch.from_numpy(columns)) if kind.rectifier else NAN,
-        outside if kind.bounds else NAN,
-    )
+def _squares(values: np.ndarray) -> np.ndarray:
+    """Return the sums of squares of matrices that lie one after the other."""
+    sums: np.ndarray = np.vecdot(values, values).sum(1, dtype=np.float64)
+    return sums
 
 
-def _sum_over(function: Callable[..., Tensor], values: Tensor, *others: Any) -> float:
-    """Return the sum of squares of a function of the entries, part by part in room that stays in the cache.
-
-    Conditions give 1.0 and 0.0 in the dtype of the values: many times faster than through booleans.
-    """
-    rows = max(PART * len(values) // values.numel(), 1)
-    total = 0.0
-    for part in (values,) if rows >= len(values) else values.split(rows):
-        found = room(part.numel(), part.dtype)
-        function(part, *others, out=found.view(part.shape))
-        total += sum_of_squares(found)
-    return total
-
-
-def _dead(columns: Tensor) -> float:
-    """Return the share of a rectifier's units whose sums are 0: along the first dimension of images, else the last."""
-    if columns.dim() > 1:
-        columns = columns.flatten(1).amax(1) if columns.dim() > 2 else columns.amax(0)
-    return 1.0 - torch.count_nonzero(columns).item() / columns.numel()
+@np.errstate(all="ignore")
+def _dead(values: np.ndarray) -> float:
+    """Return the share of units that are 0 for the whole batch: along the second dimension of images, else the last."""
+    if values.ndim > 3:
+        peaks = values.reshape(*values.shape[:2], -1).max(2).max(0)
+    else:
+        peaks = values.reshape(-1, values.shape[-1]).max(0)
+    return 1.0 - np.count_nonzero(peaks) / peaks.size
 
 
 def _careful(kind: OutputKind, output: Tensor) -> list[float]:
@@ -183,7 +169,7 @@ def _careful(kind: OutputKind, output: Tensor) -> list[float]:
         read.abs_max,
         NAN if signal is None else signal,
         read.zero_fraction if kind.activates else NAN,
-        _dead(output.detach().abs().sum(0) if output.dim() > 1 else output.detach()) if kind.rectifier else NAN,
+        _dead(output.double().numpy()) if kind.rectifier else NAN,
         share_outside(output, *kind.bounds) if kind.bounds else NAN,
         read.nonfinite,
         read.numel,

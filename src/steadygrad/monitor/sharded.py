@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -25,11 +26,12 @@ def group_of(parameters: Sequence[Tensor]) -> Any:
     return None
 
 
-def sum_over_shards(parameters: Sequence[Tensor], blocks: Tensor) -> Tensor:
+def sum_over_shards(parameters: Sequence[Tensor], sums: Tensor | np.ndarray) -> Tensor | np.ndarray:
     """Add sums of shape ``(facts, parameters)`` over the ranks, for the sharded parameters alone; NaN counts as 0."""
     group = group_of(parameters)
     if group is None:
-        return blocks
+        return sums
+    blocks = torch.as_tensor(sums)
     sharded = torch.tensor([_is_sharded(parameter) for parameter in parameters], device=blocks.device)
     mine = torch.where(sharded, blocks.nan_to_num(), 0.0)
     dist.all_reduce(mine, group=group)
