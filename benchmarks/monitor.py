@@ -45,10 +45,8 @@ PIECE, WARM_UP, PIECES = 10, 2, LAST_GAP // 10  # steps timed and not, and piece
 FEWEST = 4  # rounds
 NUMBA = ", numba"
 PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
-IDLE, LOOK = (
-    "between looks",
-    "one look",
-)  # of the default schedule: pieces without a look, and with one and its judgement
+# Pieces of the default schedule: without a look, and with one that all rules judge.
+IDLE, LOOK = "between looks", "one look"
 EVERY = {IDLE: 10**9, LOOK: PIECE, "every step": 1}
 BUDGETS = {
     "default": dict.fromkeys(("mlp", "deep mlp", "cnn", "gpt", "lstm"), 1.02),

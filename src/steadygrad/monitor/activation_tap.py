@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from steadygrad.monitor.hooks import make_inert
-from steadygrad.monitor.norms import WIDE, exact_norm, norm_from, sum_of_squares
+from steadygrad.monitor.hooks import make_inert, within_transform
+from steadygrad.monitor.norms import exact_norm, norm_from, sum_of_squares
 from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
 from steadygrad.monitor.output_stats import (
     OutputKind,
     Sample,
+    is_plain,
     output_stats,
     output_stats_by_tensors,
     sample_of,
@@ -153,7 +154,7 @@ class ActivationTap:
 
     def seen(self, hook: _ForwardHook, output: Any) -> None:
         """Measure an output in eager code."""
-        if self.watch.muted:
+        if self.watch.muted or within_transform():
             return
         try:
             tensor = output if type(output) is Tensor and output.is_floating_point() else _floating(output)
@@ -165,7 +166,7 @@ class ActivationTap:
             row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
             detached = tensor.detach()
             self._grads.pop(row, None)  # of several calls the last one counts
-            if detached.dtype in WIDE and detached.dim() > 1:
+            if is_plain(detached) and detached.dim() > 1:
                 self._samples[row] = hook.kind, sample_of(hook.kind, detached)
             else:
                 self._samples.pop(row, None)
@@ -187,7 +188,8 @@ class ActivationTap:
         try:
             if grad is None or row in self._grads:  # of several calls the last one's gradient comes first
                 return
-            if grad.dtype in WIDE and grad.layout is torch.strided:
+            grad = grad.detach()  # with create_graph it has a graph of its own
+            if is_plain(grad):
                 self._grads[row] = sampled(grad.numpy())
             else:
                 norm, bad = exact_norm(grad)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["UncopiedHook", "inert", "make_inert"]
+from torch._C._functorch import peek_interpreter_stack
+
+__all__ = ["UncopiedHook", "inert", "make_inert", "within_transform"]
 
 
 def inert(*args: Any, **kwargs: Any) -> None:
@@ -15,6 +17,11 @@ def inert(*args: Any, **kwargs: Any) -> None:
 def make_inert() -> Callable[..., None]:
     """Return :func:`inert`; a hook's ``__reduce__`` names this."""
     return inert
+
+
+def within_transform() -> bool:
+    """Whether a transform of ``torch.func`` runs, whose tensors have no numbers of their own."""
+    return peek_interpreter_stack() is not None
 
 
 class UncopiedHook:

@@ -59,8 +59,8 @@ def entries(tensor: Tensor) -> Tensor:
 
 def on_host(tensor: Tensor) -> np.ndarray:
     """Return all entries of a tensor that lie here, flat, as float32 or float64 on the host; copied only if need be."""
-    values = entries(tensor)
-    return (values if values.is_cpu and values.dtype in WIDE else values.cpu().float()).numpy()
+    values = entries(tensor).cpu()
+    return (values if values.dtype in WIDE else values.float()).numpy()
 
 
 @np.errstate(all="ignore")
@@ -102,7 +102,7 @@ def norms_of(tensors: Sequence[Tensor | None]) -> list[tuple[float, int]]:
     found: dict[int, tuple[float, int]] = {}
     short = [(index, tensor) for index, tensor in enumerate(tensors) if tensor is not None and _is_short(tensor)]
     if short:
-        gathered = torch.cat([vector for _, vector in short]).numpy().astype(np.float64)
+        gathered = torch.cat([vector.detach() for _, vector in short]).numpy().astype(np.float64)
         starts = np.cumsum([0, *(len(vector) for _, vector in short[:-1])])
         sums = np.add.reduceat(np.square(gathered), starts).tolist()
         pairs = zip(short, sums, strict=True)

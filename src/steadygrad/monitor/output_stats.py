@@ -23,6 +23,7 @@ __all__ = [
     "COLUMNS",
     "OutputKind",
     "Sample",
+    "is_plain",
     "output_stats",
     "output_stats_by_tensors",
     "sample_of",
@@ -88,6 +89,12 @@ class Sample(NamedTuple):
     dead: float = NAN
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether NumPy can read a detached CPU tensor as it lies there: no bfloat16, sparse, DTensor, negated view."""
+    dense = tensor.layout is torch.strided and not tensor.is_neg()
+    return type(tensor) is Tensor and tensor.dtype in WIDE and dense
+
+
 def sampled(values: np.ndarray) -> np.ndarray:
     """Return a copy of at most about ``ENOUGH`` of an array's entries, of ``FEWEST`` samples at least."""
     if values.ndim > 1 and values.size > ENOUGH:
@@ -105,7 +112,7 @@ def sample_of(kind: OutputKind, output: Tensor) -> Sample:
 
 def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
     """Return the statistics of a detached output on a CPU, in the order of ``COLUMNS``."""
-    if output.dtype in WIDE and output.dim() > 1:
+    if is_plain(output) and output.dim() > 1:
         return sample_stats(kind, [sample_of(kind, output)])[0]
     return _careful(kind, output)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from steadygrad.diagnosis import judge
 from steadygrad.monitor.activation_tap import inner_model
-from steadygrad.monitor.hooks import UncopiedHook
+from steadygrad.monitor.hooks import UncopiedHook, within_transform
 from steadygrad.records import Blueprint, Finding, LayerStats, Observation
 from steadygrad.signals import Recorder
 from steadygrad.signals.blueprint import Recorded, draw_blueprint
@@ -74,7 +74,9 @@ class WiringTap:
         return list(judge(self.blueprint, seen, select=SELECTED).findings)
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._recorder is not None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if self._recorder is not None or not torch.is_grad_enabled():
+            return
+        if torch.compiler.is_compiling() or within_transform():
             return
         recorder = Recorder(self._model)
         try:
