@@ -9,7 +9,7 @@ control shows, with a bootstrap interval. Processor time of one thread. Beside i
 cost at every step.
 
     python benchmarks/monitor.py --models mlp --seconds 120
-    python benchmarks/monitor.py --models gpt --watch "every step" --without-numba --results costs.json
+    python benchmarks/monitor.py --models gpt --watch "every step" --results costs.json
 
 With ``--results`` figures are kept in a file, beside those of other calls, and shown together as a table.
 """
@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,13 +37,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
-from steadygrad.monitor.adam_steps import one_pass
 from steadygrad.monitor.monitor import LAST_GAP
 
 DRAWS, SEED = 2000, 0
 PIECE, WARM_UP, PIECES = 10, 2, LAST_GAP // 10  # steps timed and not, and pieces in a round
 FEWEST = 4  # rounds
-NUMBA = ", numba"
 PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
 # Pieces of the default schedule: without a look, and with one that all rules judge.
 IDLE, LOOK = "between looks", "one look"
@@ -204,7 +202,7 @@ class Cost:
     @property
     def over(self) -> bool:
         """Whether the interval reaches beyond the budget."""
-        return self.high > BUDGETS.get(self.watched_by.removesuffix(NUMBA), {}).get(self.network, math.inf)
+        return self.high > BUDGETS.get(self.watched_by, {}).get(self.network, math.inf)
 
 
 def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds: float) -> list[Cost]:
@@ -281,13 +279,9 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--watch", nargs="*", default=WATCHES, choices=WATCHES)
     parser.add_argument("--seconds", type=float, default=120.0, help="time for a network")
-    parser.add_argument("--without-numba", action="store_true", help="measure the path of pure torch")
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
     options = parser.parse_args()
-    if options.without_numba:
-        sys.modules["numba"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
-    suffix = "" if one_pass() is None else NUMBA
     watchers = {
         turn: PEERS.get(turn) or partial(with_monitor, every=EVERY[turn])
         for watcher in installed(options.watch)
@@ -297,8 +291,7 @@ def main() -> int:
     print(f"{'network':<10}{'watched by':<20}{'ratio':>7}{'95 % interval':>18}{'rounds':>8}{'step':>10}")
     failed, costs = False, []
     for name in options.models:
-        for found in measure(name, watchers, options.seconds):
-            cost = found if found.watched_by in PEERS else replace(found, watched_by=found.watched_by + suffix)
+        for cost in measure(name, watchers, options.seconds):
             costs.append(cost)
             failed |= cost.over
             interval = f"{cost.low:.3f} to {cost.high:.3f}"

@@ -1,65 +1,23 @@
-"""Steps by copies, steps recovered from Adam's moments, and the code for devices: one truth, three ways to it."""
+"""Norms of many tensors, and steps by copies, on a CPU and by the code for devices: one truth, two ways to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from steadygrad.monitor import Monitor, adam_steps, optimizer_tap
-from steadygrad.monitor.adam_steps import AdamSteps
-from steadygrad.monitor.buffers import DeviceBuffer
-from steadygrad.monitor.norms import norms_of
+from steadygrad.monitor import Monitor, optimizer_tap
+from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
+from steadygrad.monitor.norms import squares_of
 
 from .networks import batch, mlp, shown, train
 
-ADAMS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
-    "adam": lambda p: torch.optim.Adam(p, lr=1e-2),
-    "adam with decay": lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.1),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.8, 0.95), eps=1e-4),
-    "adamw with strong decay": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=2.0),
-    "maximize": lambda p: torch.optim.AdamW(p, lr=1e-2, maximize=True),
-    "foreach": lambda p: torch.optim.AdamW(p, lr=1e-2, foreach=True),
-    "fused": lambda p: torch.optim.AdamW(p, lr=1e-2, fused=True),
-}
 
-
-@pytest.mark.parametrize("kind", ADAMS)
-def test_the_recovered_step_is_the_one_that_was_made(kind: str) -> None:
-    torch.manual_seed(0)
-    parameter = nn.Parameter(torch.randn(300, 200))
-    optimizer = ADAMS[kind]([parameter])
-    steps = AdamSteps(optimizer)
-    for _ in range(3):
-        before = parameter.detach().double().clone()
-        parameter.grad = torch.randn_like(parameter)
-        assert steps.tells([parameter]) == {0}
-        optimizer.step()
-        weights, moved = steps.sums(parameter)
-        assert weights == pytest.approx(before.square().sum().item(), rel=1e-5)
-        assert moved == pytest.approx((parameter.detach().double() - before).square().sum().item(), rel=1e-4)
-
-
-def test_what_cannot_be_recovered_is_copied() -> None:
-    parameter = nn.Parameter(torch.zeros(3))
-    parameter.grad = torch.zeros(3)
-
-    class Own(torch.optim.AdamW):
-        pass
-
-    for optimizer in (
-        torch.optim.SGD([parameter], lr=0.1),
-        torch.optim.AdamW([parameter], amsgrad=True),
-        Own([parameter]),
-    ):
-        assert not AdamSteps(optimizer).tells([parameter])
-
-
-def test_steps_near_the_rounding_of_the_weights_are_told_by_copies() -> None:
+def test_steps_near_the_rounding_of_the_weights_are_told() -> None:
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, weight_decay=0.0)
     with Monitor(model, optimizer, every=1) as monitor:
@@ -82,7 +40,7 @@ def test_the_code_for_devices_gives_the_same_numbers(monkeypatch: pytest.MonkeyP
         return monitor
 
     expected = watched()
-    monkeypatch.setattr(optimizer_tap, "HostBuffer", lambda _, weights, wanted: DeviceBuffer(weights, wanted))
+    monkeypatch.setattr(optimizer_tap, "HostBuffer", lambda *args: DeviceBuffer(*args))
     monkeypatch.setattr(
         optimizer_tap, "isinstance", lambda value, kind: type(value).__name__ == kind.__name__, raising=False
     )
@@ -104,6 +62,59 @@ def test_a_closure_brings_its_gradients_to_a_device_too() -> None:
     assert not buffer.fits(1, torch.zeros(6))
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.randn(300, 50),
+        torch.randn(50, 300).t(),
+        torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
+        torch.randn(30, 5, dtype=torch.float64),
+        torch.randn(30, 5).bfloat16(),
+        torch.randn(30, 5, dtype=torch.complex64),
+        1e-30 * torch.randn(30, 5),
+        1e25 * torch.randn(30, 5),
+        torch.zeros(0, 5),
+    ],
+    ids="plain transposed channels-last float64 bfloat16 complex tiny huge empty".split(),
+)
+def test_steps_are_those_made_whatever_the_weights_are(weight: torch.Tensor) -> None:
+    parameters = [nn.Parameter(weight.clone()), nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
+    buffer = HostBuffer(parameters, [True, True, False])
+    wide = torch.complex128 if weight.is_complex() else torch.float64
+    for factor in (0.5, 0.75):
+        old = [parameter.detach().clone().to(wide) for parameter in parameters]
+        buffer.keep(parameters)
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.mul_(factor)
+        before, moved = buffer.compare(parameters)
+        for index in range(2):
+            step = parameters[index].detach().to(wide) - old[index]
+            assert before[0][index] == pytest.approx(old[index].norm().item() ** 2, rel=1e-5)
+            assert moved[0][index] == pytest.approx(step.norm().item() ** 2, rel=1e-5)
+        assert before[1] == [0, 0, 0]
+        assert all(math.isnan(sums[0][2]) for sums in (before, moved)), "not asked for"
+
+
+def test_a_weight_that_is_not_finite_is_counted_and_the_others_keep_their_steps() -> None:
+    weights = [torch.tensor([[3.0, float("nan")], [4.0, float("inf")]]), torch.ones(2, 2)]
+    buffer = HostBuffer(weights, [True, True])
+    buffer.keep(weights)
+    before, moved = buffer.compare([weights[0], weights[1] + 1])
+    assert before == ([25.0, 4.0], [2, 0])
+    assert moved == ([0.0, 4.0], [2, 0])
+
+
+def test_weights_of_another_shape_are_copied_anew() -> None:
+    parameter = nn.Parameter(torch.ones(4, 4))
+    buffer = HostBuffer([parameter], [True])
+    buffer.keep([parameter])
+    parameter.data = torch.ones(2, 2)
+    buffer.keep([parameter])
+    before, moved = buffer.compare([torch.zeros(2, 2)])
+    assert (before[0], moved[0]) == ([4.0], [4.0])
+
+
 def test_attached_again_it_goes_on() -> None:
     model, (x, y) = mlp(), batch()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -118,29 +129,19 @@ def test_attached_again_it_goes_on() -> None:
     assert monitor.history.layers == ("0", "1", "2", "3", "4", "5", "6")
 
 
-def test_without_numba_weights_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "numba", None)
-    parameter = nn.Parameter(torch.zeros(3))
-    parameter.grad = torch.zeros(3)
-    adam_steps._compiled.cache_clear()
-    try:
-        assert AdamSteps(torch.optim.AdamW([parameter])).tells([parameter]) == set()
-    finally:
-        adam_steps._compiled.cache_clear()
-
-
-@pytest.mark.parametrize("entry", [0.0, 1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("entry", [0.0, 1e-30, 1.0, 1.1, 1e30])
 def test_norms_read_together_are_those_read_one_by_one(entry: float) -> None:
-    tensors = [torch.full((5,), entry), torch.full((3, 4), entry), torch.full((7,), entry), torch.full((9000,), entry)]
-    together = norms_of([*tensors, None])
-    truth = [tensor.double().norm().item() for tensor in tensors]
-    assert [norm for norm, _ in together] == pytest.approx([*truth, float("nan")], rel=1e-6, nan_ok=True)
-    assert [bad for _, bad in together] == [0] * 5
+    tensors = [torch.full((5,), entry), torch.full((3, 4), entry), torch.full((7,), entry), torch.full((2**16,), entry)]
+    tensors += [torch.full((2**21,), entry)]
+    squares, bad = squares_of([*tensors, None])
+    truth = [tensor.double().square().sum().item() for tensor in tensors]
+    assert squares == pytest.approx([*truth, float("nan")], rel=1e-4, nan_ok=True)
+    assert not any(bad)
 
 
 def test_one_vector_that_is_not_finite_leaves_the_others_their_norms() -> None:
     broken = torch.tensor([3.0, float("inf"), 4.0])
-    assert norms_of([torch.ones(4), broken, torch.ones(9)]) == [(2.0, 0), (5.0, 1), (3.0, 0)]
+    assert squares_of([torch.ones(4), broken, torch.ones(9)]) == ([4.0, 25.0, 9.0], [0, 1, 0])
 
 
 def test_by_default_looks_stand_further_apart_as_the_training_goes_on() -> None:

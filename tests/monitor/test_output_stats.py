@@ -31,7 +31,7 @@ def made(kind: str, shape: tuple[int, ...], seed: int) -> Tensor:
     return {"relu": torch.relu, "tanh": torch.tanh}.get(kind, torch.Tensor.clone)(x)
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (3, 7), (64, 100), (2, 3, 4), (4, 5, 6, 7), (3, 2, 30, 40)])
+@pytest.mark.parametrize("shape", [(2, 1), (3, 7), (64, 50), (2, 3, 4), (4, 5, 6, 7), (3, 2, 15, 40)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ways_to_the_same_statistics(kind: str, shape: tuple[int, ...]) -> None:
     output = made(kind, shape, 0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.monitor.hooks import make_inert, within_transform
-from steadygrad.monitor.norms import exact_norm, norm_from, sum_of_squares
+from steadygrad.monitor.norms import exact_norm, squares_of
 from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
 from steadygrad.monitor.output_stats import (
     OutputKind,
@@ -38,7 +38,6 @@ GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnorm
 COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
 GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
-NO_GRAD = [NAN] * len(GRAD_COLUMNS)
 # They hand on what comes in; what they give is the layer before's, but for dropout's own zeros and scale.
 TRANSPARENT = (nn.Identity, nn.Flatten, nn.Unflatten, _DropoutNd)
 NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all
@@ -112,9 +111,9 @@ class ActivationTap:
         device = torch.device("cpu") if first is None else first.device
         self.table = torch.full((len(modules), len(COLUMNS)), NAN, dtype=torch.float64, device=device)
         self._on_host = device.type == "cpu"
-        self._seen: dict[int, list[float]] = {}  # rows that were measured on the host
-        self._samples: dict[int, tuple[OutputKind, Sample]] = {}  # to be read when the step is over, as are
-        self._grads: dict[int, np.ndarray | list[float]] = {}  # samples of gradients, or what was read of one
+        # By row, outputs and gradients: samples, to be read when the step is over, or what was read at once.
+        self._outputs: dict[int, Sample | list[float]] = {}
+        self._grads: dict[int, np.ndarray | list[float]] = {}
         self._eager = False  # whether the last look saw eager code on a CPU alone
         self._hooked = [(module, _ForwardHook(self, row, module)) for row, module in enumerate(modules)]
         self._hooks: list[Any] = []
@@ -142,14 +141,12 @@ class ActivationTap:
             taken = self.table.clone()
             self.table.fill_(NAN)
             return taken
-        self._read_samples()
         written = self.table.numpy()
         table = written.copy()
         written.fill(NAN)
-        self._eager = bool(self._seen) and bool(np.isnan(table[:, 0]).all())
-        if self._seen:
-            table[list(self._seen)] = list(self._seen.values())
-        self._seen = {}
+        self._eager = bool(self._outputs) and bool(np.isnan(table[:, 0]).all())
+        self._read_samples(table)
+        self._outputs, self._grads = {}, {}
         return table
 
     def seen(self, hook: _ForwardHook, output: Any) -> None:
@@ -166,11 +163,8 @@ class ActivationTap:
             row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
             detached = tensor.detach()
             self._grads.pop(row, None)  # of several calls the last one counts
-            if is_plain(detached) and detached.dim() > 1:
-                self._samples[row] = hook.kind, sample_of(hook.kind, detached)
-            else:
-                self._samples.pop(row, None)
-                self._seen[row] = output_stats(hook.kind, detached) + NO_GRAD
+            sampling = is_plain(detached) and detached.dim() > 1
+            self._outputs[row] = (sample_of if sampling else output_stats)(hook.kind, detached)
             if node is not None:  # a hook on the node costs half of one on the tensor
                 node.register_prehook(lambda grads: self._seen_grad(row, grads[place]))
             elif tensor.requires_grad:
@@ -198,20 +192,19 @@ class ActivationTap:
         except Exception as error:
             self._on_fault(error)
 
-    def _read_samples(self) -> None:
+    def _read_samples(self, table: np.ndarray) -> None:
         """Read what was kept, one after the other: that takes half the time it would take amid the network's work."""
-        alike: dict[Any, list[int]] = {}
-        for row, (kind, sample) in self._samples.items():
-            alike.setdefault((kind, sample.values.shape, sample.values.dtype), []).append(row)
-        for (kind, *_), rows in alike.items():
-            found = sample_stats(kind, [self._samples[row][1] for row in rows])
-            self._seen.update({row: stats + NO_GRAD for row, stats in zip(rows, found, strict=True)})
-        for row, grad in self._grads.items():
-            if isinstance(grad, np.ndarray):
-                norm, bad = norm_from(sum_of_squares(values := grad.reshape(-1)), values)
-                grad = [_rms(norm, grad.size - bad), bad, NAN]
-            self._seen.setdefault(row, [NAN] * len(COLUMNS))[GRAD:] = grad
-        self._samples, self._grads = {}, {}
+        samples = {row: kept for row, kept in self._outputs.items() if isinstance(kept, Sample)}
+        if samples:
+            table[list(samples), :GRAD] = sample_stats(list(samples.values()))
+        grads = {row: kept for row, kept in self._grads.items() if isinstance(kept, np.ndarray)}
+        found = squares_of([torch.from_numpy(grad) for grad in grads.values()])
+        for row, grad, squares, bad in zip(grads, grads.values(), *found, strict=True):
+            table[row, GRAD : GRAD + 2] = _rms(math.sqrt(squares), grad.size - bad), bad
+        for columns, kept_of in (slice(GRAD), self._outputs), (slice(GRAD, None), self._grads):
+            for row, kept in kept_of.items():
+                if isinstance(kept, list):
+                    table[row, columns] = kept
 
     def _write(self, hook: _ForwardHook, tensor: Tensor) -> None:
         """Write the statistics of an output into the table by tensor operations alone."""

@@ -11,18 +11,18 @@ from torch import Tensor
 
 __all__ = [
     "WIDE",
-    "entries",
     "exact_norm",
-    "flat",
     "local",
-    "norm_from",
-    "norms_of",
     "on_host",
+    "squares_of",
     "sum_of_squares",
+    "with_care",
 ]
 
 # A dot product adds into dozens of float32 sums at once: over this length its relative error stays below 1e-6.
 STRETCH = 2**12
+# Torch's norm adds into few float32 sums. Of so many entries it is right within 1e-6, and 5e-5 where all are equal.
+PIECE = 2**16
 WIDE = (torch.float32, torch.float64)
 # Squares below float32's smallest normal number (1.2e-38) may be lost: a relative error of 1e-6 beside a mean of 1e-32.
 SAFE_SQUARE = 1e-32
@@ -41,52 +41,34 @@ def local(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def flat(tensor: Tensor) -> Tensor:
-    """Return all entries in one dimension, in any order; copied only where they do not lie side by side."""
-    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.reshape(-1)
-
-
-def entries(tensor: Tensor) -> Tensor:
-    """Return all entries of a tensor that lie here, flat, in its dtype."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    if type(tensor) is Tensor and tensor.dtype in WIDE and tensor.layout is torch.strided and tensor.is_contiguous():
-        return tensor.view(-1)
-    return flat(local(tensor))
-
-
 def on_host(tensor: Tensor) -> np.ndarray:
-    """Return all entries of a tensor that lie here, flat, as float32 or float64 on the host; copied only if need be."""
-    values = entries(tensor).cpu()
-    return (values if values.dtype in WIDE else values.float()).numpy()
+    """Return all entries of a tensor that lie here, flat and in any order, as float32 or float64 on the host."""
+    values = local(tensor).cpu()
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        values = values.permute(0, 2, 3, 1)  # as they lie there, so that nothing is copied
+    return (values if values.dtype in WIDE else values.float()).reshape(-1).numpy()
 
 
 @np.errstate(all="ignore")
 def sum_of_squares(values: np.ndarray) -> float:
     """Return the sum of squares of flat float32 or float64 values, added by dot products; nan or inf if one is.
 
-    NumPy takes half of torch's time, and starts no threads of its own up to ``STRETCH``.
+    NumPy starts no threads of its own up to ``STRETCH``.
     """
     rest = values.size % STRETCH
     whole = values.size - rest
     total = float(np.dot(values[whole:], values[whole:])) if rest else 0.0
     if whole:
         stretches = values[:whole].reshape(-1, STRETCH)
-        total += math.fsum(np.vecdot(stretches, stretches).tolist())
+        total += float(np.vecdot(stretches, stretches).sum(dtype=np.float64))
     return total
 
 
 def exact_norm(tensor: Tensor) -> tuple[float, int]:
     """Return the L2 norm of a tensor's finite entries, and how many are not finite. Waits for a GPU."""
     values = on_host(tensor)
-    return norm_from(sum_of_squares(values), values)
-
-
-def norm_from(squares: float, values: np.ndarray) -> tuple[float, int]:
-    """Return the norm of flat values whose squares sum up to ``squares`` in float32, read anew where that is unsafe."""
-    if _is_safe(squares, values.size):
+    squares = sum_of_squares(values)
+    if SAFE_SQUARE * values.size < squares < math.inf:
         return math.sqrt(squares), 0
     exact = values[np.isfinite(values)].astype(np.float64)
     peak = float(np.abs(exact).max(initial=0.0))
@@ -94,30 +76,40 @@ def norm_from(squares: float, values: np.ndarray) -> tuple[float, int]:
     return norm, values.size - exact.size
 
 
-def norms_of(tensors: Sequence[Tensor | None]) -> list[tuple[float, int]]:
-    """Return the norm of each tensor's finite entries, and how many are not; of None, NaN and 0.
+def squares_of(tensors: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:
+    """Return the sum of squares of each CPU tensor's finite entries, and how many are not; of None, NaN and 0.
 
-    Short vectors are gathered and read at once, in float64: one by one, calls would take longer than the arithmetic.
+    All are read in one call: one by one, calls would take longer than the arithmetic.
     """
-    found: dict[int, tuple[float, int]] = {}
-    short = [(index, tensor) for index, tensor in enumerate(tensors) if tensor is not None and _is_short(tensor)]
-    if short:
-        gathered = torch.cat([vector.detach() for _, vector in short]).numpy().astype(np.float64)
-        starts = np.cumsum([0, *(len(vector) for _, vector in short[:-1])])
-        sums = np.add.reduceat(np.square(gathered), starts).tolist()
-        pairs = zip(short, sums, strict=True)
-        found = {index: (math.sqrt(squares), 0) for (index, _), squares in pairs if math.isfinite(squares)}
-    for index, tensor in enumerate(tensors):
-        if index not in found:
-            found[index] = (math.nan, 0) if tensor is None else exact_norm(tensor)
-    return [found[index] for index in range(len(tensors))]
+    pieces: list[Tensor] = []
+    owners: list[int] = []
+    for owner, tensor in enumerate(tensors):
+        if type(tensor) is Tensor and tensor.dtype in WIDE and tensor.layout is torch.strided:
+            if tensor.numel() <= PIECE:
+                pieces.append(tensor)
+            else:
+                pieces += tensor.split(max(len(tensor) * PIECE // tensor.numel(), 1))
+            owners += [owner] * (len(pieces) - len(owners))
+    squares = [0.0] * len(tensors)
+    if pieces:
+        with torch.no_grad():
+            norms = torch._foreach_norm(pieces)
+        for owner, norm in zip(owners, norms, strict=True):
+            squares[owner] += (value := norm.item()) * value
+    return with_care(squares, tensors)
 
 
-def _is_short(tensor: Tensor) -> bool:
-    plain = type(tensor) is Tensor and tensor.dim() == 1 and tensor.is_cpu and tensor.dtype is torch.float32
-    return plain and 0 < len(tensor) <= STRETCH
+def with_care(squares: list[float], tensors: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:
+    """Return sums of squares, those read anew that float32 may have lost, and counts of entries that are not finite.
 
-
-def _is_safe(squares: float, size: int) -> bool:
-    """Whether a sum of that many squares in float32 lost nothing that counts."""
-    return SAFE_SQUARE * size < squares < math.inf
+    Args:
+        squares: Sums of squares of tensors; of each ``PIECE`` of them added in float32.
+        tensors: What they are of; of None, the sum becomes NaN.
+    """
+    bad = [0] * len(squares)
+    for index, total in enumerate(squares):
+        if not SAFE_SQUARE * PIECE < total < math.inf:
+            tensor = tensors[index]
+            norm, bad[index] = (math.nan, 0) if tensor is None else exact_norm(tensor)
+            squares[index] = norm * norm
+    return squares, bad

@@ -29,7 +29,7 @@ from steadygrad.monitor.step_read import StepRead
 __all__ = ["OptimizerTap"]
 
 SHORT = 4096  # entries: less is gathered and read at once
-Sums = Tensor | np.ndarray
+Sums = Tensor | tuple[list[float], list[int]]
 
 
 class _GradHook:
@@ -207,7 +207,7 @@ class OptimizerTap:
         if self._buffer is None:
             wanted = [self.weighs(parameter) for parameter in self.parameters]
             if all(parameter.device.type == "cpu" for parameter in self.parameters):
-                self._buffer = HostBuffer(self.optimizer, self.parameters, wanted)
+                self._buffer = HostBuffer(self.parameters, wanted)
             else:
                 self._buffer = DeviceBuffer(self.parameters, wanted)
         return self._buffer
@@ -220,7 +220,8 @@ class OptimizerTap:
     def skipped(self) -> None:
         """Note that a loss scaler did not call the optimizer's step because of an overflow."""
         if self.due:
-            self._send(self.buffer.arrived(), skipped=True)
+            arrived = self.buffer.arrived()
+            self._send(arrived, arrived, arrived, arrived, skipped=True)
         self._finish()
 
     @property
@@ -254,11 +255,9 @@ class OptimizerTap:
     def _look_before(self) -> None:
         self.read_arrived()
         self._looking, buffer = True, self.buffer
-        if isinstance(buffer, HostBuffer):
-            buffer.keep(self.parameters, recover=self.scale is None)  # a scaler may skip the step within
-        else:
+        if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()
-            buffer.keep(self.parameters)
+        buffer.keep(self.parameters)
 
     def _after(self, *_: Any) -> None:
         try:
@@ -281,14 +280,7 @@ class OptimizerTap:
             assert self._arrived is not None
             self._send(self._arrived, used, weights, moved)
 
-    def _send(
-        self,
-        arrived: Sums,
-        used: Sums | None = None,
-        weights: Sums | None = None,
-        moved: Sums | None = None,
-        skipped: bool = False,
-    ) -> None:
+    def _send(self, arrived: Sums, used: Sums, weights: Sums, moved: Sums, skipped: bool = False) -> None:
         """Bring the sums of a look to the host and hand them on."""
         read = StepRead(
             step=self.steps,
@@ -299,10 +291,10 @@ class OptimizerTap:
             gone=[index for index, parameter in enumerate(self.parameters) if parameter.grad is None],
             direct=dict(self._direct),
         )
-        if used is None or weights is None or moved is None:
-            used = weights = moved = math.nan * arrived
-        together: Callable[..., Sums] = np.concatenate if isinstance(arrived, np.ndarray) else torch.cat
-        rows = sum_over_shards(self.parameters, together([arrived, used, weights[:1], moved[:1]]))
+        together: Callable[..., Any] = torch.stack if isinstance(arrived, Tensor) else np.array
+        rows = sum_over_shards(self.parameters, together([*arrived, *used, weights[0], moved[0]]))
+        if skipped:  # no more than the gradients that arrived was there to be read
+            rows[2:] = math.nan
         scale = np.array(math.nan) if self.scale is None else self.scale
 
         def finish(rows: np.ndarray, scale: np.ndarray, *others: np.ndarray) -> None:

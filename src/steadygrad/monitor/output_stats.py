@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -48,7 +48,9 @@ SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends
 # Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
 DROWNED = 1e-3
 # Entries of an output that are read, and samples of the batch at least that they are taken from.
-ENOUGH, FEWEST = 2**13, 8
+ENOUGH, FEWEST = 2**12, 8
+BLOCK = 2**16  # entries of samples that are read at once, and stay in the cache meanwhile
+READ = ("squares", "deviations from the mean over the batch", "sum", "peak", "zeros", "saturated")
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,14 @@ class Sample(NamedTuple):
     """What is kept of an output until there is time to read it.
 
     Attributes:
+        kind: What counts in it.
         values: Samples of the batch, spread over it; of sequences and images, some of their positions or lines.
         batch: Samples that the output has.
         numel: Entries that the output has.
         dead: Share of a rectifier's units that are 0 for the whole batch.
     """
 
+    kind: OutputKind
     values: np.ndarray
     batch: int
     numel: int
@@ -107,48 +111,77 @@ def sampled(values: np.ndarray) -> np.ndarray:
 def sample_of(kind: OutputKind, output: Tensor) -> Sample:
     """Keep a sample of a detached float32 or float64 output on a CPU, of two dimensions or more."""
     values = output.numpy()
-    return Sample(sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
+    return Sample(kind, sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
 
 
 def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
     """Return the statistics of a detached output on a CPU, in the order of ``COLUMNS``."""
     if is_plain(output) and output.dim() > 1:
-        return sample_stats(kind, [sample_of(kind, output)])[0]
+        return sample_stats([sample_of(kind, output)])[0].tolist()
     return _careful(kind, output)
 
 
 @np.errstate(all="ignore")
-def sample_stats(kind: OutputKind, samples: Sequence[Sample]) -> list[list[float]]:
-    """Return the statistics of outputs by samples of one shape, in the order of ``COLUMNS``."""
-    values = np.stack([sample.values for sample in samples]).reshape(len(samples), len(samples[0].values), -1)
-    rows, size = values.shape[1], values[0].size
-    squares = _squares(values)
-    rms = np.sqrt(squares / size)
-    columns = values.sum(1)
-    deviation = squares - _squares(columns[:, None]) / rows
-    drowned = deviation < DROWNED * squares
-    if drowned.any():
-        deviation[drowned] = _squares(values[drowned] - columns[drowned, None] / rows)
-    batches = np.array([sample.batch for sample in samples])
-    signal = np.sqrt(np.maximum(deviation, 0.0) / size * (1 - 1 / batches) / (1 - 1 / rows if rows > 1 else NAN))
-    means = columns.sum(1, dtype=np.float64) / size
-    flat = values.reshape(len(values), -1)
-    peaks = np.maximum(flat.max(1), -flat.min(1))
-    zeros, outside = np.full((2, len(values)), NAN)
-    if kind.activates:
-        zeros = np.array([np.count_nonzero(mask) for mask in flat == 0]) / size
-    if kind.bounds:
-        beyond = (flat <= kind.bounds[0]) | (flat >= kind.bounds[1])
-        outside = np.array([np.count_nonzero(mask) for mask in beyond]) / size
-    found = []
-    for index, sample in enumerate(samples):
-        if SAFE[0] < rms[index] < SAFE[1]:
-            stats = [*(column[index] for column in (rms, means, peaks, signal, zeros)), NAN, outside[index], 0.0, NAN]
-        else:
-            stats = _careful(kind, torch.from_numpy(sample.values))
-        stats[DEAD], stats[NUMEL] = sample.dead, sample.numel
-        found.append(stats)
+def sample_stats(samples: Sequence[Sample]) -> np.ndarray:
+    """Return the statistics of outputs by their samples: a row each, in the order of ``COLUMNS``.
+
+    Samples of one shape are read together, and what they give is worked on together: calls take most of the time.
+    """
+    alike: dict[Any, list[int]] = {}
+    for place, sample in enumerate(samples):
+        alike.setdefault((sample.values.shape, sample.values.dtype), []).append(place)
+    read = np.empty((len(samples), len(READ)))
+    for places in alike.values():
+        block = max(BLOCK // samples[places[0]].values.size, 1)
+        for start in range(0, len(places), block):
+            some = places[start : start + block]
+            read[some] = _read_alike([samples[place] for place in some])
+    squares, deviations, sums, peaks, zeros, outside = read.T
+    rows, sizes, batches, numels, dead = np.array(
+        [(len(sample.values), sample.values.size, sample.batch, sample.numel, sample.dead) for sample in samples]
+    ).T
+    found = np.empty((len(samples), len(COLUMNS)))
+    found[:, 0] = rms = np.sqrt(squares / sizes)
+    found[:, 1] = sums / sizes
+    found[:, 2] = peaks
+    # So few samples of a batch deviate less from their own mean than from that of the batch.
+    spread = np.maximum(deviations, 0.0) / sizes / np.where(rows > 1, 1 - 1 / rows, NAN)
+    found[:, 3] = np.sqrt(spread * (1 - 1 / batches))
+    found[:, 4] = zeros / sizes
+    found[:, DEAD] = dead
+    found[:, 6] = outside / sizes
+    found[:, 7] = 0.0
+    found[:, NUMEL] = numels
+    safe = (rms > SAFE[0]) & (rms < SAFE[1])
+    if not safe.all():
+        for place in np.flatnonzero(~safe).tolist():
+            sample = samples[place]
+            found[place] = _careful(sample.kind, torch.from_numpy(sample.values))
+            found[place, [DEAD, NUMEL]] = sample.dead, sample.numel
     return found
+
+
+def _read_alike(samples: Sequence[Sample]) -> np.ndarray:
+    """Return what is ``READ`` of samples of one shape, a row each."""
+    values = np.concatenate([sample.values for sample in samples])
+    values = values.reshape(len(samples), len(samples[0].values), -1)
+    rows, flat = values.shape[1], values.reshape(len(samples), -1)
+    read = np.full((len(READ), len(samples)), NAN)
+    read[0] = squares = _squares(values)
+    columns = values.sum(1)
+    read[1] = deviations = squares - _squares(columns[:, None]) / rows
+    drowned = deviations < DROWNED * squares
+    if drowned.any():
+        read[1, drowned] = _squares(values[drowned] - columns[drowned, None] / rows)
+    read[2] = columns.sum(1, dtype=np.float64)
+    read[3] = np.maximum(flat.max(1), -flat.min(1))
+    for place, sample in enumerate(samples):
+        if sample.kind.activates:
+            read[4, place] = np.count_nonzero(flat[place] == 0)
+        if sample.kind.bounds:
+            low, high = sample.kind.bounds
+            read[5, place] = np.count_nonzero((flat[place] <= low) | (flat[place] >= high))
+    return read.T
 
 
 def _squares(values: np.ndarray) -> np.ndarray:
@@ -157,13 +190,13 @@ def _squares(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-@np.errstate(all="ignore")
 def _dead(values: np.ndarray) -> float:
     """Return the share of units that are 0 for the whole batch: along the second dimension of images, else the last."""
     if values.ndim > 3:
-        peaks = values.reshape(*values.shape[:2], -1).max(2).max(0)
-    else:
-        peaks = values.reshape(-1, values.shape[-1]).max(0)
+        values = values.reshape(*values.shape[:2], -1).max(2)
+    elif values.ndim != 2:
+        values = values.reshape(-1, values.shape[-1])
+    peaks = values.max(0)
     return 1.0 - np.count_nonzero(peaks) / peaks.size
 
 
