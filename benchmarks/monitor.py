@@ -40,7 +40,8 @@ from steadygrad.monitor import Monitor
 from steadygrad.monitor.monitor import LAST_GAP
 
 DRAWS, SEED = 2000, 0
-PIECE, WARM_UP, PIECES = 10, 2, LAST_GAP // 10  # steps timed and not, and pieces in a round
+PIECE, PIECES = 10, LAST_GAP // 10  # steps timed, and pieces in a round
+WARM_UP = 12  # steps before that are not timed: after ten looks in a row the monitor has come to rest
 FEWEST = 4  # rounds
 PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
 # Pieces of the default schedule: without a look, and with one that all rules judge.
@@ -114,30 +115,32 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.after_backward: Callable[[], None] = lambda: None
 
-    def run(self, steps: int) -> float:
-        """Return the seconds that some steps take."""
+    def run(self, steps: int, settle: Callable[[], object] | None = None) -> float:
+        """Return the seconds that some steps take, and what ``settle`` does with what they left behind."""
         start = time.thread_time()
         for _ in range(steps):
             self.optimizer.zero_grad()
             F.cross_entropy(self.model(self.x), self.y).backward()
             self.after_backward()
             self.optimizer.step()
+        if settle is not None:
+            settle()
         return time.thread_time() - start
 
 
-Watch = Callable[[], AbstractContextManager[object]]
+Watch = Callable[[], AbstractContextManager[Callable[[], object] | None]]
 
 
 def with_monitor(training: Training, every: int) -> Watch:
     monitor = Monitor(training.model, training.optimizer, every=every, on_alarm=lambda finding: None)
 
     @contextmanager
-    def watch() -> Iterator[None]:
+    def watch() -> Iterator[Callable[[], object]]:
         before = len(monitor.history)
-        if every == PIECE:  # not the look at the first step, which is not timed
-            monitor._next_judgement = monitor.steps + 1
+        if every == PIECE:  # the look that is timed
+            monitor._next_judgement = monitor.steps + WARM_UP
         with monitor:
-            yield
+            yield lambda: monitor.history  # looks that wait for others to be worked on
         assert len(monitor.history) - before == 1 + (PIECE + WARM_UP - 1) // every, "the monitor did not look"
 
     return watch
@@ -215,9 +218,9 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
         row = np.zeros(len(turns))
         for _ in range(PIECES):
             for place in order.sample(range(len(turns)), len(turns)):
-                with turns[place]():
-                    training.run(WARM_UP)
-                    row[place] += training.run(PIECE)
+                with turns[place]() as settle:
+                    training.run(WARM_UP, settle)
+                    row[place] += training.run(PIECE, settle)
         rows.append(row)
     times = np.array(rows[1:])  # the first round warms up
     draws = np.random.default_rng(SEED).integers(0, len(times), (DRAWS, len(times)))

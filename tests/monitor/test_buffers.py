@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -166,3 +168,46 @@ def test_what_changes_weights_between_two_steps_does_not_count_as_a_step() -> No
         train(model, optimizer, 1)
     ratio = (model[0].weight.detach() - before).norm() / before.norm()
     assert shown(monitor, "update_ratio")["0"] == pytest.approx(ratio.item(), rel=1e-4)
+
+
+def test_where_looks_follow_step_by_step_unnoticed_writes_show_within_ten_looks_and_then_always() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 25)
+        for _ in range(30):
+            train(model, optimizer, 1, before_step=lambda: [p.grad.data.mul_(0.5) for p in model.parameters()])
+    shares = monitor.history.column("grad_norm_used", of="step") / monitor.history.column("grad_norm", of="step")
+    assert shares[:25] == pytest.approx(1.0)
+    halved = np.isclose(shares, 0.5)
+    first = int(halved.argmax())
+    assert 25 <= first < 35
+    assert halved[first:].all()
+
+
+def test_where_looks_follow_step_by_step_noticed_writes_show_at_once() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, every=1) as monitor:
+        for step in range(30):
+            halve = lambda: [p.grad.mul_(0.5) for p in model.parameters()]  # noqa: E731
+            train(model, optimizer, 1, before_step=halve if step in (15, 25) else lambda: None)
+    shares = monitor.history.column("grad_norm_used", of="step") / monitor.history.column("grad_norm", of="step")
+    assert np.flatnonzero(np.isclose(shares, 0.5)).tolist() == [15, 25]
+
+
+def test_looks_that_wait_for_each_other_are_there_when_they_are_asked_for() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    told: list[Any] = []
+    with (
+        Monitor(model, optimizer, every=1) as waiting,
+        Monitor(model, optimizer, every=1, sinks=[told.append]) as at_once,
+    ):
+        for step in range(1, 12):
+            train(model, optimizer, 1)
+            assert len([event for event in told if event["event"] == "look"]) == step
+            if step in (3, 4, 11):
+                assert waiting.history.steps.tolist() == at_once.history.steps.tolist() == list(range(step))
+    for statistic in ("grad_norm", "update_ratio", "output_rms", "output_grad_rms"):
+        assert np.array_equal(waiting.history.column(statistic), at_once.history.column(statistic), equal_nan=True)

@@ -57,6 +57,10 @@ class HostBuffer:
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
         self._copies: _Copies | None = None
         self._before = self._nothing
+        self._stamps: dict[
+            int, tuple[Tensor, int]
+        ] = {}  # gradients as they arrived, and torch's count of writes to them
+        self._unnoticed = False  # whether torch's count has missed a write
         self.clear()
 
     def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:
@@ -65,8 +69,10 @@ class HostBuffer:
         Those that an optimizer in the backward pass was faster with are None.
         """
         found = squares_of(grads)
-        for index, squares, bad in zip(indices, *found, strict=True):
+        for index, grad, squares, bad in zip(indices, grads, *found, strict=True):
             self._arrived[0][index], self._arrived[1][index] = squares, bad
+            if grad is not None:
+                self._stamps[index] = grad, grad._version
         return sum(found[1])
 
     def arrived(self) -> Sums:
@@ -76,6 +82,7 @@ class HostBuffer:
     def clear(self) -> None:
         """Forget what arrived."""
         self._arrived = self._nothing[0].copy(), self._nothing[1].copy()
+        self._stamps.clear()
 
     @torch.no_grad()
     def keep(self, weights: Sequence[Tensor]) -> None:
@@ -107,13 +114,21 @@ class HostBuffer:
             found[0][index], found[1][index] = total, bad
         return found
 
-    def used(self, grads: Sequence[Tensor | None]) -> Sums:
+    def used(self, grads: Sequence[Tensor | None], trust: bool) -> Sums:
         """Return the sums over the gradients as the optimizer used them.
 
         All are read again: torch's count of writes to a tensor misses those through ``.data``, as
-        ``parameter.grad.data.clamp_(-1, 1)`` makes them.
+        ``parameter.grad.data.clamp_(-1, 1)`` makes them. With ``trust`` it is relied on, unless it missed one before.
         """
-        return squares_of(grads)
+        same = {
+            index for index, (grad, writes) in self._stamps.items() if grads[index] is grad and grad._version == writes
+        }
+        again = [i for i in range(len(grads)) if i not in same] if trust and not self._unnoticed else range(len(grads))
+        found = self._arrived[0].copy(), self._arrived[1].copy()
+        for index, total, bad in zip(again, *squares_of([grads[index] for index in again]), strict=True):
+            self._unnoticed |= index in same and total != found[0][index]
+            found[0][index], found[1][index] = total, bad
+        return found
 
 
 def _here(weight: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ __all__ = ["Monitor"]
 
 SPIKES = ("SG503",)  # judged at every look; all rules take their time, and are asked at growing distances
 FIRST_GAP, LAST_GAP = 10, 50  # steps between two judgements, and by default between two looks
+HELD = 7  # looks that wait for the next one, where one follows the other and nobody is to be told at once
 GROWTH = 10  # from the hundredth step on looks stand a tenth of the steps made apart
 # Losses that torch's own functions leave undivided; a loss that was divided ends in another function.
 MEANS = frozenset(
@@ -88,7 +89,8 @@ class Monitor:
         if on_alarm not in ("log", "raise") and not callable(on_alarm):
             raise UsageError(f'Monitor: expected on_alarm to be "log", "raise" or a function, got {on_alarm!r}.')
         self.every, self._alarms = every, Alarms(on_alarm, sinks)
-        self.history = History()
+        self._history = History()
+        self._hold = 0 if on_alarm == "raise" or sinks else HELD
         self.models: dict[str, nn.Module] = by_name(model, nn.Module, "model")
         self._optimizers = [innermost(each) for each in by_name(optimizer, Optimizer, "optimizer").values()]
         self._attached = self._faulty = False
@@ -101,6 +103,8 @@ class Monitor:
         self._last_look: dict[int, int] = {}
         self._slots: dict[int, Slots] = {}
         self._look: Look | None = None
+        self._sent: set[int] = set()  # optimizers whose numbers of the look under way are on their way
+        self._sent_step = 0
         self._loss: Tensor | None = None
         self._backwards = self._undivided = 0
         self._early_schedules: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
@@ -154,7 +158,7 @@ class Monitor:
         self.models[name] = model
         prefix = f"{name}." if name else ""
         self._watched.append(WatchedModel(model, prefix, self._places, self._watch, self._fault))
-        self.history.add_layers(self._places.names)
+        self._history.add_layers(self._places.names)
 
     def add_optimizer(self, optimizer: Optimizer, in_step: bool = False) -> None:
         """Watch one more optimizer; ``in_step`` says that its step is under way, its gradients have arrived unseen."""
@@ -179,6 +183,12 @@ class Monitor:
         )
         self._taps.append(tap)
 
+    @property
+    def history(self) -> History:
+        """All looks so far."""
+        self._guard(self._delivery.poll)
+        return self._history
+
     def observation(self, step: int) -> Observation:
         """Return the look at ``step``.
 
@@ -190,6 +200,7 @@ class Monitor:
     @property
     def findings(self) -> list[Finding]:
         """What was found so far, first to last."""
+        self._guard(self._delivery.poll)
         return self._alarms.findings
 
     @property
@@ -206,8 +217,9 @@ class Monitor:
     def unseen(self) -> tuple[str, ...]:
         """What could not be seen in the looks so far, in words."""
         notes: list[str] = []
-        if len(self.history):
-            unread = np.isnan(self.history.column("output_rms"))
+        history = self.history
+        if len(history):
+            unread = np.isnan(history.column("output_rms"))
             never = unread.all(axis=0)
             for missing, why in (
                 (never, "They were never called as modules while gradients were recorded, or were compiled before the "
@@ -215,7 +227,7 @@ class Monitor:
                 (unread[-1] & ~never, "The last look missed them: nothing called them, or they were compiled between "
                                       "looks; attach the monitor to the compiled model before its first step"),
             ):  # fmt: skip
-                names = [name for name, is_missing in zip(self.history.layers, missing, strict=True) if is_missing]
+                names = [name for name, is_missing in zip(history.layers, missing, strict=True) if is_missing]
                 if names:
                     some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
                     notes.append(f"the outputs of {len(names)} layers: {some}. {why}")
@@ -265,11 +277,19 @@ class Monitor:
             self._early_schedules[optimizer] = self._early_schedules.get(optimizer, 0) + 1
 
     def _also(self, tap: OptimizerTap) -> list[Tensor | np.ndarray]:
-        """Return what to bring to the host with a look of ``tap``: loss, backward passes, tables of its models."""
-        loss = np.array(math.nan) if self._loss is None else self._loss
-        stale = tap.stale and not tap.fresh
-        counts = np.array([self._backwards, self._undivided, stale], dtype=float)
-        self._loss, self._backwards, self._undivided = None, 0, 0
+        """Return what to bring to the host with a look of ``tap``: loss, counts, tables of its models."""
+        if not self._sent or id(tap) in self._sent:  # the first of the optimizers that share a look
+            self._sent, self._sent_step = set(), self.steps
+        self._sent.add(id(tap))
+        if len(self._sent) == len(self._taps):
+            self._sent = set()
+        step = self._last_look[id(tap)] = self._sent_step
+        loss: Any = math.nan if self._loss is None else self._loss
+        if self._loss is None or self._loss.is_cpu:  # the user's, who may change it
+            loss = np.array(float(loss))
+        stale, early = tap.stale and not tap.fresh, self._early_schedules.get(tap.optimizer, 0)
+        counts = np.array([step, self._backwards, self._undivided, stale, early, tap.outside], dtype=float)
+        self._loss, self._backwards, self._undivided, tap.outside = None, 0, 0, math.nan
         return [loss, counts, *(watched.outputs.take() for watched in self._models_of(tap))]
 
     def _models_of(self, tap: OptimizerTap) -> list[WatchedModel]:
@@ -278,23 +298,21 @@ class Monitor:
     def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: np.ndarray) -> None:
         if self._look is not None and id(tap) in self._look.reported:
             self._close_look()
+        loss, counts, *tables = arrays
+        step, *counted, early, outside = counts.tolist()
         if self._look is None:
-            step = max(self.steps, self.history.steps[-1] + 1 if len(self.history) else 0)
+            step = max(step, self._history.steps[-1] + 1 if len(self._history) else 0)
             self._look = Look.empty(int(step), len(self._places.names))
         look = self._look
-        self._last_look[id(tap)] = look.step
         slots = self._slots_of(tap)
         look.grow(slots.layers)
         look.add_step(read, slots)
-        loss, counts, *tables = arrays
         scale = 1.0 if math.isnan(read.scale) else read.scale
         if not math.isnan(loss) or "loss" not in look.totals:
             look.totals["loss"] = float(loss) / scale
-        for name, count in zip(("backwards", "undivided", "stale"), counts.tolist(), strict=True):
+        for name, count in zip(("backwards", "undivided", "stale"), counted, strict=True):
             look.totals[name] = look.totals.get(name, 0.0) + count
-        look.totals["early_schedules"] = float(self._early_schedules.get(tap.optimizer, 0))
-        look.totals["weight_change_outside"] = tap.outside
-        tap.outside = math.nan
+        look.totals |= {"early_schedules": early, "weight_change_outside": outside}
         for watched, table in zip(self._models_of(tap), tables, strict=False):
             look.add_outputs(watched.rows, table, read.scale)
         look.reported.add(id(tap))
@@ -309,7 +327,7 @@ class Monitor:
                 if id(parameter) not in self._places.row_of:
                     name = f"parameter of {type(tap.optimizer).__name__} {tuple(parameter.shape)}"
                     self._places.add_parameter(parameter, name)
-            self.history.add_layers(self._places.names)
+            self._history.add_layers(self._places.names)
             slots = self._slots[id(tap)] = Slots(tap.parameters, self._places)
         return slots
 
@@ -318,21 +336,21 @@ class Monitor:
         if look is None:
             return
         look.finish()
-        self.history.append(look.step, look.totals, look.values)
+        self._history.append(look.step, look.totals, look.values)
         if self._alarms.has_sinks:
             self._alarms.look(look.event(self._places.names))
         if look.step >= self._next_judgement:
             self._next_judgement = look.step + min(max(look.step, FIRST_GAP), LAST_GAP)
             self._judge()
         else:
-            self._alarms.judge(judge_history(self.history, SPIKES), look.step, SPIKES)
+            self._alarms.judge(judge_history(self._history, SPIKES), look.step, SPIKES)
 
     def _judge(self) -> None:
         """Apply all rules to the last look."""
-        if not len(self.history):
+        if not len(self._history):
             return
-        step = int(self.history.steps[-1])
-        findings, observation = judge_history(self.history), self.history.at(step)
+        step = int(self._history.steps[-1])
+        findings, observation = judge_history(self._history), self._history.at(step)
         for watched in self._watched:
             findings += watched.wiring.judge(observation)
         self._alarms.judge(findings, step)
@@ -345,9 +363,11 @@ class Monitor:
             self._watch.due = any(tap.due for tap in self._taps)
             for watched in self._watched:
                 watched.outputs.arm(self._watch.due)
+        self._delivery.poll(hold=self._hold if self._watch.due else 0)
         self._alarms.raise_if_asked()
 
     def _on_broken(self, tap: OptimizerTap, here: bool) -> None:
+        self._guard(self._delivery.poll)
         self._guard(lambda: self._incidents.investigate(tap, self._models_of(tap), here, self.steps))
         self._incidents.act(tap, self.steps)
 

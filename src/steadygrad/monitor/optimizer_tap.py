@@ -22,12 +22,13 @@ from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
-from steadygrad.monitor.norms import exact_norm, on_host, sum_of_squares
+from steadygrad.monitor.norms import exact_norm, on_host, squares_of, sum_of_squares
 from steadygrad.monitor.sharded import sum_over_shards
 from steadygrad.monitor.step_read import StepRead
 
 __all__ = ["OptimizerTap"]
 
+TRUSTED = 10  # of so many looks in a row, one reads all gradients again after the step
 SHORT = 4096  # entries: less is gathered and read at once
 Sums = Tensor | tuple[list[float], list[int]]
 
@@ -97,6 +98,7 @@ class OptimizerTap:
         self._arrived: Tensor | None = None
         self._collecting = False  # whether gradients that arrive are read after the backward pass
         self._collected: list[int] = []
+        self._in_a_row = 0  # looks that followed each other step by step, but for the first
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._looking = self._stepped = self._flagged = False
         self._probe: tuple[Tensor, Tensor] | None = None
@@ -135,6 +137,7 @@ class OptimizerTap:
 
         Gradients have hooks only then: even idle ones take their time.
         """
+        self._in_a_row = self._in_a_row + 1 if due and self.due else 0
         self.due, self.fresh, self.stale, self._probe = due, False, False, None
         if not due:
             self._unhook_grads()
@@ -236,7 +239,6 @@ class OptimizerTap:
     def _before(self, *_: Any) -> None:
         try:
             self._stepped = True
-            self.delivery.poll()
             if self._last_weights is not None:
                 self._compare_weights()
             if self.due:
@@ -271,14 +273,17 @@ class OptimizerTap:
     def _look_after(self) -> None:
         buffer = self.buffer
         weights, moved = buffer.compare(self.parameters)
-        used = buffer.used([parameter.grad for parameter in self.parameters])
+        grads = [parameter.grad for parameter in self.parameters]
         if isinstance(buffer, HostBuffer):
+            used = buffer.used(
+                grads, trust=self._in_a_row > TRUSTED and self._in_a_row % TRUSTED > 0 and self.scale is None
+            )
             self._send(buffer.arrived(), used, weights, moved)  # a closure has brought more
             if self._matrix is not None:
-                self._last_weights = self._matrix, exact_norm(self._matrix)[0]
+                self._last_weights = self._matrix, _norm(self._matrix)
         else:
             assert self._arrived is not None
-            self._send(self._arrived, used, weights, moved)
+            self._send(self._arrived, buffer.used(grads), weights, moved)
 
     def _send(self, arrived: Sums, used: Sums, weights: Sums, moved: Sums, skipped: bool = False) -> None:
         """Bring the sums of a look to the host and hand them on."""
@@ -307,7 +312,7 @@ class OptimizerTap:
         """Compare the smallest matrix with itself right after the step looked at: did something else change it?"""
         assert self._last_weights is not None
         matrix, before = self._last_weights
-        self.outside = exact_norm(matrix)[0] / before - 1.0 if before else math.nan
+        self.outside = _norm(matrix) / before - 1.0 if before else math.nan
         self._last_weights = None
 
     def _finish(self) -> None:
@@ -360,6 +365,10 @@ class OptimizerTap:
             short = parameter.dim() == 1 and parameter.numel() <= SHORT and type(parameter) is nn.Parameter
             kinds[not short].append(parameter)
         return kinds
+
+
+def _norm(tensor: Tensor) -> float:
+    return math.sqrt(squares_of([tensor.detach()])[0][0])
 
 
 def _rate(group: dict[str, Any]) -> float:
