@@ -22,8 +22,8 @@ from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
 from steadygrad.monitor.output_stats import (
     OutputKind,
     Sample,
-    is_plain,
-    output_stats,
+    as_array,
+    exact_stats,
     output_stats_by_tensors,
     sample_of,
     sample_stats,
@@ -161,10 +161,12 @@ class ActivationTap:
                 self._write(hook, tensor)
                 return
             row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
-            detached = tensor.detach()
             self._grads.pop(row, None)  # of several calls the last one counts
-            sampling = is_plain(detached) and detached.dim() > 1
-            self._outputs[row] = (sample_of if sampling else output_stats)(hook.kind, detached)
+            values = as_array(tensor)
+            if values is not None and values.ndim > 1:
+                self._outputs[row] = sample_of(hook.kind, values)
+            else:
+                self._outputs[row] = exact_stats(hook.kind, tensor.detach())
             if node is not None:  # a hook on the node costs half of one on the tensor
                 node.register_prehook(lambda grads: self._seen_grad(row, grads[place]))
             elif tensor.requires_grad:
@@ -182,9 +184,9 @@ class ActivationTap:
         try:
             if grad is None or row in self._grads:  # of several calls the last one's gradient comes first
                 return
-            grad = grad.detach()  # with create_graph it has a graph of its own
-            if is_plain(grad):
-                self._grads[row] = sampled(grad.numpy())
+            values = as_array(grad)
+            if values is not None:
+                self._grads[row] = sampled(values)
             else:
                 norm, bad = exact_norm(grad)
                 subnormal = _subnormal(grad).item() if grad.dtype == torch.float16 else NAN
@@ -198,9 +200,9 @@ class ActivationTap:
         if samples:
             table[list(samples), :GRAD] = sample_stats(list(samples.values()))
         grads = {row: kept for row, kept in self._grads.items() if isinstance(kept, np.ndarray)}
-        found = squares_of([torch.from_numpy(grad) for grad in grads.values()])
-        for row, grad, squares, bad in zip(grads, grads.values(), *found, strict=True):
-            table[row, GRAD : GRAD + 2] = _rms(math.sqrt(squares), grad.size - bad), bad
+        found = zip(grads.values(), *squares_of([torch.from_numpy(grad) for grad in grads.values()]), strict=True)
+        pairs = [(_rms(math.sqrt(squares), grad.size - bad), bad) for grad, squares, bad in found]
+        table[list(grads), GRAD : GRAD + 2] = np.array(pairs).reshape(-1, 2)
         for columns, kept_of in (slice(GRAD), self._outputs), (slice(GRAD, None), self._grads):
             for row, kept in kept_of.items():
                 if isinstance(kept, list):

@@ -23,8 +23,8 @@ __all__ = [
     "COLUMNS",
     "OutputKind",
     "Sample",
-    "is_plain",
-    "output_stats",
+    "as_array",
+    "exact_stats",
     "output_stats_by_tensors",
     "sample_of",
     "sample_stats",
@@ -93,10 +93,14 @@ class Sample(NamedTuple):
     dead: float = NAN
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Whether NumPy can read a detached CPU tensor as it lies there: no bfloat16, sparse, DTensor, negated view."""
-    dense = tensor.layout is torch.strided and not tensor.is_neg()
-    return type(tensor) is Tensor and tensor.dtype in WIDE and dense
+def as_array(tensor: Tensor) -> np.ndarray | None:
+    """Return a CPU tensor as it lies there, for NumPy to read; None for bfloat16, sparse, DTensor, a negated view."""
+    if type(tensor) is not Tensor or tensor.dtype not in WIDE:
+        return None
+    try:
+        return (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    except (RuntimeError, TypeError):
+        return None
 
 
 def sampled(values: np.ndarray) -> np.ndarray:
@@ -108,17 +112,9 @@ def sampled(values: np.ndarray) -> np.ndarray:
     return values.copy()
 
 
-def sample_of(kind: OutputKind, output: Tensor) -> Sample:
-    """Keep a sample of a detached float32 or float64 output on a CPU, of two dimensions or more."""
-    values = output.numpy()
+def sample_of(kind: OutputKind, values: np.ndarray) -> Sample:
+    """Keep a sample of a float32 or float64 output of two dimensions or more."""
     return Sample(kind, sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
-
-
-def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
-    """Return the statistics of a detached output on a CPU, in the order of ``COLUMNS``."""
-    if is_plain(output) and output.dim() > 1:
-        return sample_stats([sample_of(kind, output)])[0].tolist()
-    return _careful(kind, output)
 
 
 @np.errstate(all="ignore")
@@ -156,7 +152,7 @@ def sample_stats(samples: Sequence[Sample]) -> np.ndarray:
     if not safe.all():
         for place in np.flatnonzero(~safe).tolist():
             sample = samples[place]
-            found[place] = _careful(sample.kind, torch.from_numpy(sample.values))
+            found[place] = exact_stats(sample.kind, torch.from_numpy(sample.values))
             found[place, [DEAD, NUMEL]] = sample.dead, sample.numel
     return found
 
@@ -200,8 +196,8 @@ def _dead(values: np.ndarray) -> float:
     return 1.0 - np.count_nonzero(peaks) / peaks.size
 
 
-def _careful(kind: OutputKind, output: Tensor) -> list[float]:
-    """The same for an output with extreme or non-finite entries, or of few dimensions or bits."""
+def exact_stats(kind: OutputKind, output: Tensor) -> list[float]:
+    """Return the statistics of a detached output, in the order of ``COLUMNS``, whatever its entries and its dtype."""
     read, signal = moments(output), batch_deviation(output)
     return [
         read.rms,
