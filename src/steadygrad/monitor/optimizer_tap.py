@@ -28,7 +28,7 @@ from steadygrad.monitor.step_read import StepRead
 
 __all__ = ["OptimizerTap"]
 
-TRUSTED = 10  # of so many looks in a row, one reads all gradients again after the step
+SETTLED = 10  # after so many looks in a row, one of so many asks for what is written behind torch's back
 SHORT = 4096  # entries: less is gathered and read at once
 Sums = Tensor | tuple[list[float], list[int]]
 
@@ -275,11 +275,10 @@ class OptimizerTap:
         weights, moved = buffer.compare(self.parameters)
         grads = [parameter.grad for parameter in self.parameters]
         if isinstance(buffer, HostBuffer):
-            used = buffer.used(
-                grads, trust=self._in_a_row > TRUSTED and self._in_a_row % TRUSTED > 0 and self.scale is None
-            )
+            settled = self._in_a_row > SETTLED and self._in_a_row % SETTLED > 0
+            used = buffer.used(grads, trust=settled and self.scale is None)
             self._send(buffer.arrived(), used, weights, moved)  # a closure has brought more
-            if self._matrix is not None:
+            if self._matrix is not None and not settled:
                 self._last_weights = self._matrix, _norm(self._matrix)
         else:
             assert self._arrived is not None

@@ -114,7 +114,8 @@ def sampled(values: np.ndarray) -> np.ndarray:
 
 def sample_of(kind: OutputKind, values: np.ndarray) -> Sample:
     """Keep a sample of a float32 or float64 output of two dimensions or more."""
-    return Sample(kind, sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
+    sample = sampled(values)
+    return Sample(kind, sample, len(values), values.size, _dead(values, sample) if kind.rectifier else NAN)
 
 
 @np.errstate(all="ignore")
@@ -186,14 +187,26 @@ def _squares(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _dead(values: np.ndarray) -> float:
-    """Return the share of units that are 0 for the whole batch: along the second dimension of images, else the last."""
+def _dead(values: np.ndarray, sample: np.ndarray) -> float:
+    """Return the share of units that are 0 for the whole batch: along the second dimension of images, else the last.
+
+    In large outputs only those are looked for that are 0 in the sample.
+    """
+    units = values.shape[1 if values.ndim > 3 else -1]
+    if values.size > BLOCK:
+        asleep = np.flatnonzero(_peaks(sample) == 0)
+        values = values[:, asleep] if values.ndim > 3 else values[..., asleep]
+    return (values.size and np.count_nonzero(_peaks(values) == 0)) / units
+
+
+def _peaks(values: np.ndarray) -> np.ndarray:
+    """Return the largest entry of each unit."""
     if values.ndim > 3:
         values = values.reshape(*values.shape[:2], -1).max(2)
     elif values.ndim != 2:
         values = values.reshape(-1, values.shape[-1])
-    peaks = values.max(0)
-    return 1.0 - np.count_nonzero(peaks) / peaks.size
+    peaks: np.ndarray = values.max(0)
+    return peaks
 
 
 def exact_stats(kind: OutputKind, output: Tensor) -> list[float]:
@@ -205,7 +218,7 @@ def exact_stats(kind: OutputKind, output: Tensor) -> list[float]:
         read.abs_max,
         NAN if signal is None else signal,
         read.zero_fraction if kind.activates else NAN,
-        _dead(output.double().numpy()) if kind.rectifier else NAN,
+        _dead(whole := output.double().numpy(), whole) if kind.rectifier and output.dim() else NAN,
         share_outside(output, *kind.bounds) if kind.bounds else NAN,
         read.nonfinite,
         read.numel,
