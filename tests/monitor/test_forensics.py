@@ -87,6 +87,15 @@ def test_raising_leaves_the_parameters_clean() -> None:
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
+def test_an_alarm_between_looks_raises_in_its_own_step() -> None:
+    steps_made: list[int] = []
+    model = Residual("backward")
+    model.register_forward_hook(lambda *_: steps_made.append(1))
+    with pytest.raises(AlarmError, match="step 2: SG204"):
+        run(model, on_alarm="raise", steps=6)
+    assert len(steps_made) <= 4, "the step, and the one made again to find its producer"
+
+
 def test_going_on_as_asked_changes_nothing() -> None:
     watched, plain = Residual("backward"), Residual("backward")
     torch.manual_seed(3)

@@ -100,7 +100,7 @@ class Monitor:
         self._places = Places()
         self._watched: list[WatchedModel] = []
         self._taps: list[OptimizerTap] = []
-        self._last_look: dict[int, int] = {}
+        self._next_look: dict[int, int] = {}
         self._slots: dict[int, Slots] = {}
         self._look: Look | None = None
         self._sent: set[int] = set()  # optimizers whose numbers of the look under way are on their way
@@ -206,6 +206,8 @@ class Monitor:
     @property
     def steps(self) -> int:
         """Optimizer steps made since attaching; of several optimizers, those of the fastest."""
+        if len(self._taps) == 1:
+            return self._taps[0].steps
         return max((tap.steps for tap in self._taps), default=self._made)
 
     @property
@@ -283,7 +285,8 @@ class Monitor:
         self._sent.add(id(tap))
         if len(self._sent) == len(self._taps):
             self._sent = set()
-        step = self._last_look[id(tap)] = self._sent_step
+        step = self._sent_step
+        self._next_look[id(tap)] = step + (self.every or _gap(step))
         loss: Any = math.nan if self._loss is None else self._loss
         if self._loss is None or self._loss.is_cpu:  # the user's, who may change it
             loss = np.array(float(loss))
@@ -357,13 +360,15 @@ class Monitor:
 
     def _on_step(self, tap: OptimizerTap) -> None:
         steps = self.steps
-        due = steps - self._last_look.get(id(tap), -math.inf) >= (self.every or _gap(steps))
+        due = steps >= self._next_look.get(id(tap), 0)
         if due or tap.due:
             tap.begin_round(due)
             self._watch.due = any(tap.due for tap in self._taps)
             for watched in self._watched:
                 watched.outputs.arm(self._watch.due)
-        self._delivery.poll(hold=self._hold if self._watch.due else 0)
+            self._delivery.poll(hold=self._hold if self._watch.due else 0)
+        elif not tap.on_host:
+            self._delivery.poll()
         self._alarms.raise_if_asked()
 
     def _on_broken(self, tap: OptimizerTap, here: bool) -> None:

@@ -13,9 +13,7 @@ __all__ = [
     "WIDE",
     "exact_norm",
     "local",
-    "on_host",
     "squares_of",
-    "sum_of_squares",
     "with_care",
 ]
 
@@ -41,7 +39,19 @@ def local(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def on_host(tensor: Tensor) -> np.ndarray:
+def exact_norm(tensor: Tensor) -> tuple[float, int]:
+    """Return the L2 norm of a tensor's finite entries, and how many are not finite. Waits for a GPU."""
+    values = _on_host(tensor)
+    squares = _sum_of_squares(values)
+    if SAFE_SQUARE * values.size < squares < math.inf:
+        return math.sqrt(squares), 0
+    exact = values[np.isfinite(values)].astype(np.float64)
+    peak = float(np.abs(exact).max(initial=0.0))
+    norm = peak * math.sqrt(np.square(exact / peak).sum()) if peak else 0.0
+    return norm, values.size - exact.size
+
+
+def _on_host(tensor: Tensor) -> np.ndarray:
     """Return all entries of a tensor that lie here, flat and in any order, as float32 or float64 on the host."""
     values = local(tensor).cpu()
     if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
@@ -50,30 +60,11 @@ def on_host(tensor: Tensor) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def sum_of_squares(values: np.ndarray) -> float:
-    """Return the sum of squares of flat float32 or float64 values, added by dot products; nan or inf if one is.
-
-    NumPy starts no threads of its own up to ``STRETCH``.
-    """
-    rest = values.size % STRETCH
-    whole = values.size - rest
-    total = float(np.dot(values[whole:], values[whole:])) if rest else 0.0
-    if whole:
-        stretches = values[:whole].reshape(-1, STRETCH)
-        total += float(np.vecdot(stretches, stretches).sum(dtype=np.float64))
-    return total
-
-
-def exact_norm(tensor: Tensor) -> tuple[float, int]:
-    """Return the L2 norm of a tensor's finite entries, and how many are not finite. Waits for a GPU."""
-    values = on_host(tensor)
-    squares = sum_of_squares(values)
-    if SAFE_SQUARE * values.size < squares < math.inf:
-        return math.sqrt(squares), 0
-    exact = values[np.isfinite(values)].astype(np.float64)
-    peak = float(np.abs(exact).max(initial=0.0))
-    norm = peak * math.sqrt(np.square(exact / peak).sum()) if peak else 0.0
-    return norm, values.size - exact.size
+def _sum_of_squares(values: np.ndarray) -> float:
+    """Return the sum of squares, added by dot products of ``STRETCH`` in float32; nan or inf if an entry is."""
+    whole = values.size - values.size % STRETCH
+    stretches, rest = values[:whole].reshape(-1, STRETCH), values[whole:]
+    return float(np.vecdot(stretches, stretches).sum(dtype=np.float64)) + float(np.dot(rest, rest))
 
 
 def squares_of(tensors: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:

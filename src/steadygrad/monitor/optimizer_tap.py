@@ -15,21 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
-from steadygrad.monitor.norms import exact_norm, on_host, squares_of, sum_of_squares
+from steadygrad.monitor.norms import WIDE, exact_norm, local, squares_of
 from steadygrad.monitor.sharded import sum_over_shards
 from steadygrad.monitor.step_read import StepRead
 
 __all__ = ["OptimizerTap"]
 
 SETTLED = 10  # after so many looks in a row, one of so many asks for what is written behind torch's back
-SHORT = 4096  # entries: less is gathered and read at once
 Sums = Tensor | tuple[list[float], list[int]]
 
 
@@ -106,7 +105,7 @@ class OptimizerTap:
         self._smallest: Tensor | None = None
         self._matrix: Tensor | None = None  # the smallest one
         self._last_weights: tuple[Tensor, float] | None = None
-        self._sentinels: tuple[list[Tensor], list[Tensor]] | None = None  # short vectors, and others
+        self._sentinels: list[Tensor] | None = None
         self.outside = math.nan  # relative change of all weights between the last step looked at and this one
         self._hooks = [
             self.optimizer.register_step_pre_hook(self._before),
@@ -340,16 +339,13 @@ class OptimizerTap:
             return False
         if self._looking and all(self._written):
             return self._bad > 0
-        sentinels = self._sentinels = self._sentinels or self._choose_sentinels()
-        vectors, others = ([grad for p in some if (grad := p.grad) is not None] for some in sentinels)
-        total = sum(sum_of_squares(on_host(grad)) for grad in others)
-        if vectors:
-            total += torch.cat(vectors).sum().item()
-        # Finite gradients of 1e20 have an infinite float32 sum: look again, exactly.
-        return not math.isfinite(total) and any(exact_norm(grad)[1] for grad in (*vectors, *others))
+        self._sentinels = self._sentinels or self._choose_sentinels()
+        grads = [grad for parameter in self._sentinels if (grad := parameter.grad) is not None]
+        # Finite gradients of 1e38 have an infinite float32 sum: look again, exactly.
+        return not math.isfinite(sum(map(_sum, grads))) and any(exact_norm(grad)[1] for grad in grads)
 
-    def _choose_sentinels(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the smallest parameter of every layer: short vectors, which are gathered, and others.
+    def _choose_sentinels(self) -> list[Tensor]:
+        """Return the smallest parameter of every layer.
 
         The gradient of a bias or gain sums over what arrives at its layer, so that it is not finite if anything there
         is not; to read all gradients before every step would cost as much as a look.
@@ -359,11 +355,11 @@ class OptimizerTap:
             layer = self.layer_of(parameter)
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
-        kinds: tuple[list[Tensor], list[Tensor]] = [], []
-        for parameter in smallest.values():
-            short = parameter.dim() == 1 and parameter.numel() <= SHORT and type(parameter) is nn.Parameter
-            kinds[not short].append(parameter)
-        return kinds
+        return list(smallest.values())
+
+
+def _sum(grad: Tensor) -> float:
+    return (grad if type(grad) is Tensor and grad.dtype in WIDE else local(grad)).sum().item()
 
 
 def _norm(tensor: Tensor) -> float:
