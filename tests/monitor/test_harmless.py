@@ -13,6 +13,7 @@ from torch import nn
 from steadygrad.errors import SteadygradWarning, UsageError
 from steadygrad.monitor import Monitor
 from steadygrad.records import History
+from steadygrad.signals import Recorder
 
 from .networks import mlp, same, shown, train
 
@@ -147,3 +148,22 @@ def test_wrong_use_is_told() -> None:
         Monitor(model, 3)  # type: ignore[arg-type]
     with Monitor(model) as monitor, pytest.raises(UsageError, match="not attached, this one is"):
         monitor.attach()
+
+
+@pytest.mark.parametrize("place", ["_record", "sources", "_leave_module"])
+def test_a_fault_of_the_recording_ends_the_watch_and_not_the_forward_pass(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise KeyError("ours")
+
+    plain, watched = network(), network()
+    torch.manual_seed(5)
+    losses = train(plain, torch.optim.SGD(plain.parameters(), lr=0.01), 3)
+    monkeypatch.setattr(Recorder, place, fault)
+    optimizer = torch.optim.SGD(watched.parameters(), lr=0.01)
+    torch.manual_seed(5)
+    with pytest.warns(SteadygradWarning, match="goes on unwatched"), Monitor(watched, optimizer):
+        assert train(watched, optimizer, 3) == losses
+    assert same(plain, watched)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in watched.modules())

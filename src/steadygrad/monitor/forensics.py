@@ -54,7 +54,9 @@ class CallKeeper:
             hook.remove()
         self.last = None
 
-    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _before(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        if kwargs is None:  # removed while torch goes through the hooks of a call
+            return
         if torch.is_grad_enabled() and not self._watch.muted and not torch.compiler.is_compiling():
             self.last = Call(args, kwargs, torch.get_rng_state())
 

@@ -78,7 +78,7 @@ class WiringTap:
             return
         if torch.compiler.is_compiling() or within_transform():
             return
-        recorder = Recorder(self._model)
+        recorder = Recorder(self._model, tolerant=True)
         try:
             recorder.enter_call(args, kwargs)
             self._recorder = recorder
@@ -93,6 +93,8 @@ class WiringTap:
         try:
             recorder.leave_call(args, kwargs, output)
             self.detach()
+            if recorder.fault is not None:
+                raise recorder.fault
             if output is None:  # the call raised
                 return
             tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

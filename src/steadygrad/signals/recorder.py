@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,8 +77,10 @@ class Recorder(TorchFunctionMode):
     Args:
         model: The network.
         on_output: Called with the position, the call and the tensor it gave, before anything can change it in place.
+        tolerant: Whether an exception of the recording itself ends it, in place of the forward pass.
 
     Attributes:
+        fault: The exception that ended it.
         calls: Layer calls in execution order.
         loss: Name of the last torch loss function called; None if none was.
         loss_sources: The calls whose outputs went into it.
@@ -87,8 +90,15 @@ class Recorder(TorchFunctionMode):
         entries: What went into each first weight layer: floating tensors that come from no layer.
     """
 
-    def __init__(self, model: nn.Module, on_output: Callable[[int, Call, Tensor], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        on_output: Callable[[int, Call, Tensor], None] | None = None,
+        tolerant: bool = False,
+    ) -> None:
         super().__init__()
+        self.fault: Exception | None = None
+        self._tolerant = tolerant
         self.calls: list[Call] = []
         self.loss: str | None = None
         self.loss_sources: Sources = NOWHERE
@@ -112,8 +122,9 @@ class Recorder(TorchFunctionMode):
         for module in self._names:
             if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
                 continue
-            self._handles.append(module.register_forward_pre_hook(self._enter_module, with_kwargs=True))
-            leave = module.register_forward_hook(self._leave_module, with_kwargs=True, always_call=True)
+            enter, leave = partial(self._try, self._enter_module), partial(self._try, self._leave_module)
+            self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            leave = module.register_forward_hook(leave, with_kwargs=True, always_call=True)
             self._handles.append(leave)
         super().__enter__()
         return self
@@ -165,11 +176,26 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._closed or _in_backward():
             return func(*args, **kwargs)
+        follows = self._try(self.sources, (args, kwargs)) or NOWHERE
+        result = func(*args, **kwargs)
+        self._try(self._note_function, func, args, kwargs, follows, result)
+        return result
+
+    def _try(self, note: Callable[..., Any], *args: Any) -> Any:
+        if self.fault is not None:
+            return None
+        try:
+            return note(*args)
+        except Exception as error:
+            if not self._tolerant:
+                raise
+            self.fault = error
+            return None
+
+    def _note_function(self, func: Any, args: Any, kwargs: Any, follows: Sources, result: Any) -> None:
         name = getattr(func, "__name__", "").removeprefix("special_")
         if name.endswith("_") and not name.endswith("__"):  # in place
             name = name[:-1]
-        follows = self.sources((args, kwargs))
-        result = func(*args, **kwargs)
         if name in ACTIVATION_FUNCTIONS:
             module = self._names[self._stack[-1][0]] if self._stack else ""
             call = Call(f"{module}:{name}" if module else name, module, name, Role.ACTIVATION, follows)
@@ -184,7 +210,6 @@ class Recorder(TorchFunctionMode):
             if follows and self._stack:
                 self.functions.add(name)
             self._tag(args[0] if name == "__setitem__" else result, follows)
-        return result
 
     # A hook removed while torch goes through the hooks of a call is still called, and without the keyword arguments.
 
