@@ -113,6 +113,16 @@ class Look:
         if scaled:
             self.totals["loss_scale"] = read.scale
 
+    def add_totals(
+        self, loss: float, backwards: float, undivided: float, stale: float, early: float, outside: float, scale: float
+    ) -> None:
+        """Add what is known of the step as a whole: counts of several optimizers add up."""
+        if not math.isnan(loss) or "loss" not in self.totals:
+            self.totals["loss"] = loss if math.isnan(scale) else loss / scale
+        for name, count in ("backwards", backwards), ("undivided", undivided), ("stale", stale):
+            self.totals[name] = self.totals.get(name, 0.0) + count
+        self.totals |= {"early_schedules": early, "weight_change_outside": outside}
+
     def add_outputs(self, rows: np.ndarray, table: np.ndarray, scale: float) -> None:
         """Add what one model's layers gave; gradients come times ``scale``."""
         if not math.isnan(scale):

@@ -302,7 +302,7 @@ class Monitor:
         if self._look is not None and id(tap) in self._look.reported:
             self._close_look()
         loss, counts, *tables = arrays
-        step, *counted, early, outside = counts.tolist()
+        step, *counted = counts.tolist()
         if self._look is None:
             step = max(step, self._history.steps[-1] + 1 if len(self._history) else 0)
             self._look = Look.empty(int(step), len(self._places.names))
@@ -310,12 +310,7 @@ class Monitor:
         slots = self._slots_of(tap)
         look.grow(slots.layers)
         look.add_step(read, slots)
-        scale = 1.0 if math.isnan(read.scale) else read.scale
-        if not math.isnan(loss) or "loss" not in look.totals:
-            look.totals["loss"] = float(loss) / scale
-        for name, count in zip(("backwards", "undivided", "stale"), counted, strict=True):
-            look.totals[name] = look.totals.get(name, 0.0) + count
-        look.totals |= {"early_schedules": early, "weight_change_outside": outside}
+        look.add_totals(float(loss), *counted, scale=read.scale)
         for watched, table in zip(self._models_of(tap), tables, strict=False):
             look.add_outputs(watched.rows, table, read.scale)
         look.reported.add(id(tap))
