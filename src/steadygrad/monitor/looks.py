@@ -114,7 +114,7 @@ class Look:
             self.totals["loss_scale"] = read.scale
 
     def add_totals(
-        self, loss: float, backwards: float, undivided: float, stale: float, early: float, outside: float, scale: float
+        self, scale: float, loss: float, backwards: float, undivided: float, stale: float, early: float, outside: float
     ) -> None:
         """Add what is known of the step as a whole: counts of several optimizers add up."""
         if not math.isnan(loss) or "loss" not in self.totals:

@@ -310,7 +310,7 @@ class Monitor:
         slots = self._slots_of(tap)
         look.grow(slots.layers)
         look.add_step(read, slots)
-        look.add_totals(float(loss), *counted, scale=read.scale)
+        look.add_totals(read.scale, float(loss), *counted)
         for watched, table in zip(self._models_of(tap), tables, strict=False):
             look.add_outputs(watched.rows, table, read.scale)
         look.reported.add(id(tap))
