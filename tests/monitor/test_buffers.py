@@ -131,7 +131,7 @@ def test_attached_again_it_goes_on() -> None:
     assert monitor.history.layers == ("0", "1", "2", "3", "4", "5", "6")
 
 
-@pytest.mark.parametrize("entry", [0.0, 1e-30, 1.0, 1.1, 1e30])
+@pytest.mark.parametrize("entry", [0.0, 1e-30, 3e-19, 1.0, 1.1, 1e30])
 def test_norms_read_together_are_those_read_one_by_one(entry: float) -> None:
     tensors = [torch.full((5,), entry), torch.full((3, 4), entry), torch.full((7,), entry), torch.full((2**16,), entry)]
     tensors += [torch.full((2**21,), entry)]

@@ -57,10 +57,9 @@ class HostBuffer:
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
         self._copies: _Copies | None = None
         self._before = self._nothing
-        self._stamps: dict[
-            int, tuple[Tensor, int]
-        ] = {}  # gradients as they arrived, and torch's count of writes to them
-        self._unnoticed = False  # whether torch's count has missed a write
+        # Gradients that arrived, with torch's count of writes to them, and whether that count has ever missed one.
+        self._stamps: dict[int, tuple[Tensor, int]] = {}
+        self._unnoticed = False
         self.clear()
 
     def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:

@@ -67,6 +67,7 @@ def _sum_of_squares(values: np.ndarray) -> float:
     return float(np.vecdot(stretches, stretches).sum(dtype=np.float64)) + float(np.dot(rest, rest))
 
 
+@torch.no_grad()
 def squares_of(tensors: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:
     """Return the sum of squares of each CPU tensor's finite entries, and how many are not; of None, NaN and 0.
 
@@ -79,14 +80,11 @@ def squares_of(tensors: Sequence[Tensor | None]) -> tuple[list[float], list[int]
             if tensor.numel() <= PIECE:
                 pieces.append(tensor)
             else:
-                pieces += tensor.split(max(len(tensor) * PIECE // tensor.numel(), 1))
+                pieces += tensor.reshape(-1).split(PIECE)
             owners += [owner] * (len(pieces) - len(owners))
     squares = [0.0] * len(tensors)
-    if pieces:
-        with torch.no_grad():
-            norms = torch._foreach_norm(pieces)
-        for owner, norm in zip(owners, norms, strict=True):
-            squares[owner] += (value := norm.item()) * value
+    for owner, norm in zip(owners, torch._foreach_norm(pieces) if pieces else (), strict=True):
+        squares[owner] += (value := norm.item()) * value
     return with_care(squares, tensors)
 
 
@@ -94,13 +92,14 @@ def with_care(squares: list[float], tensors: Sequence[Tensor | None]) -> tuple[l
     """Return sums of squares, those read anew that float32 may have lost, and counts of entries that are not finite.
 
     Args:
-        squares: Sums of squares of tensors; of each ``PIECE`` of them added in float32.
+        squares: Sums of squares of tensors, added in float32 up to ``PIECE`` of them; changed in place.
         tensors: What they are of; of None, the sum becomes NaN.
     """
     bad = [0] * len(squares)
-    for index, total in enumerate(squares):
-        if not SAFE_SQUARE * PIECE < total < math.inf:
-            tensor = tensors[index]
-            norm, bad[index] = (math.nan, 0) if tensor is None else exact_norm(tensor)
+    for index, (total, tensor) in enumerate(zip(squares, tensors, strict=True)):
+        if tensor is None:
+            squares[index] = math.nan
+        elif not SAFE_SQUARE * tensor.numel() < total < math.inf:
+            norm, bad[index] = exact_norm(tensor)
             squares[index] = norm * norm
     return squares, bad
