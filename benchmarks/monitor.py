@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import platform
 import random
@@ -132,7 +133,7 @@ Watch = Callable[[], AbstractContextManager[Callable[[], object] | None]]
 
 
 def with_monitor(training: Training, every: int) -> Watch:
-    monitor = Monitor(training.model, training.optimizer, every=every, on_alarm=lambda finding: None)
+    monitor = Monitor(training.model, training.optimizer, every=every)
 
     @contextmanager
     def watch() -> Iterator[Callable[[], object]]:
@@ -285,6 +286,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    logging.getLogger("steadygrad").disabled = True
     watchers = {
         turn: PEERS.get(turn) or partial(with_monitor, every=EVERY[turn])
         for watcher in installed(options.watch)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from steadygrad.monitor.output_stats import (
     COLUMNS,
     ENOUGH,
-    FEWEST,
     OutputKind,
     output_stats_by_tensors,
     sample_of,
@@ -36,7 +35,7 @@ def made(kind: str, shape: tuple[int, ...], seed: int) -> Tensor:
     return {"relu": torch.relu, "tanh": torch.tanh}.get(kind, torch.Tensor.clone)(x)
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (3, 7), (64, 50), (2, 3, 4), (4, 5, 6, 7), (3, 2, 15, 40)])
+@pytest.mark.parametrize("shape", [(2, 1), (3, 7), (40, 50), (2, 3, 4), (4, 5, 6, 7), (3, 2, 8, 40)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ways_to_the_same_statistics(kind: str, shape: tuple[int, ...]) -> None:
     output = made(kind, shape, 0)
@@ -64,19 +63,19 @@ def test_what_samples_share_does_not_drown_their_difference() -> None:
     assert output_stats(KINDS["linear"], output)[place] == pytest.approx(truth, rel=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(4096, 40), (40, 4096), (16, 70, 96), (64, 24, 28, 28)])
+@pytest.mark.parametrize("shape", [(4096, 40), (40, 4096), (16, 70, 96), (64, 24, 28, 28), (9, 600, 7, 7)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_large_outputs_a_sample_is_read(kind: str, shape: tuple[int, ...]) -> None:
     output = made(kind, shape, 0)
     found = dict(zip(COLUMNS, output_stats(KINDS[kind], output), strict=True))
     truth = dict(zip(COLUMNS, output_stats_by_tensors(KINDS[kind], output).tolist(), strict=True))
     sample = sampled(output.numpy())
-    assert sample.size <= max(2 * ENOUGH, FEWEST * shape[-1])
-    assert len(sample) >= FEWEST
+    assert ENOUGH / 2 <= sample.size <= 2 * ENOUGH
+    assert len(sample) >= 8
     for exact in ("output_numel", "dead_fraction", "output_nonfinite"):
         assert found[exact] == pytest.approx(truth[exact], nan_ok=True)
     for near in ("output_rms", "output_signal", "zero_fraction", "saturated_fraction"):
-        assert found[near] == pytest.approx(truth[near], rel=0.05, abs=0.005, nan_ok=True)
+        assert found[near] == pytest.approx(truth[near], rel=0.1, abs=0.005, nan_ok=True)
     assert 0.5 * truth["output_abs_max"] < found["output_abs_max"] <= truth["output_abs_max"]
 
 
@@ -85,3 +84,9 @@ def test_a_unit_that_one_sample_awakes_is_not_dead() -> None:
     output[1:].relu_()
     output[77, :] = 1.0
     assert output_stats(KINDS["relu"], output)[COLUMNS.index("dead_fraction")] == 0.0
+
+
+def test_a_sample_holds_many_of_the_batch_and_many_units() -> None:
+    assert sampled(np.zeros((128, 256))).shape == (32, 64)
+    assert sampled(np.zeros((8, 64, 128))).shape == (8, 8, 32)
+    assert sampled(np.zeros((7, 9))).shape == (7, 9)

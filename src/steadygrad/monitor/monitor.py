@@ -90,7 +90,7 @@ class Monitor:
             raise UsageError(f'Monitor: expected on_alarm to be "log", "raise" or a function, got {on_alarm!r}.')
         self.every, self._alarms = every, Alarms(on_alarm, sinks)
         self._history = History()
-        self._hold = 0 if on_alarm == "raise" or sinks else HELD
+        self._hold = HELD if on_alarm == "log" and not sinks else 0
         self.models: dict[str, nn.Module] = by_name(model, nn.Module, "model")
         self._optimizers = [innermost(each) for each in by_name(optimizer, Optimizer, "optimizer").values()]
         self._attached = self._faulty = False

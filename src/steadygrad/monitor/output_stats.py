@@ -47,9 +47,11 @@ NAN = float("nan")
 SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends of float32
 # Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
 DROWNED = 1e-3
-# Entries of an output that are read, and samples of the batch at least that they are taken from.
-ENOUGH, FEWEST = 2**12, 8
+# Entries of an output that are read, about, and how many are left of which dimension, from what is left out first on.
+ENOUGH = 2**11
+FEWEST = (0, 32), (-2, 8), (-1, 8), (0, 8), (-1, 2), (-2, 2), (-3, 32)
 BLOCK = 2**16  # entries of samples that are read at once, and stay in the cache meanwhile
+SOME = 8  # samples of the batch that show most units of a large output awake
 READ = ("squares", "deviations from the mean over the batch", "sum", "peak", "zeros", "saturated")
 
 
@@ -104,18 +106,22 @@ def as_array(tensor: Tensor) -> np.ndarray | None:
 
 
 def sampled(values: np.ndarray) -> np.ndarray:
-    """Return a copy of at most about ``ENOUGH`` of an array's entries, of ``FEWEST`` samples at least."""
-    if values.ndim > 1 and values.size > ENOUGH:
-        values = values[:: min(-(-values.size // ENOUGH), max(len(values) // FEWEST, 1))]
-        if values.ndim > 2 and values.size > ENOUGH:
-            values = values[..., :: min(-(-values.size // ENOUGH), values.shape[-2]), :]
+    """Return a copy of about ``ENOUGH`` of an array's entries, spread over its dimensions.
+
+    Entries of one sample of the batch are alike, as those of one unit are: a few of many of them tell more.
+    """
+    for axis, fewest in FEWEST:
+        if values.size <= ENOUGH or values.ndim < 2:
+            break
+        if -axis < values.ndim:
+            stride = min(-(-values.size // ENOUGH), max(values.shape[axis] // fewest, 1))
+            values = values[(slice(None),) * (axis % values.ndim) + (slice(None, None, stride),)]
     return values.copy()
 
 
 def sample_of(kind: OutputKind, values: np.ndarray) -> Sample:
     """Keep a sample of a float32 or float64 output of two dimensions or more."""
-    sample = sampled(values)
-    return Sample(kind, sample, len(values), values.size, _dead(values, sample) if kind.rectifier else NAN)
+    return Sample(kind, sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
 
 
 @np.errstate(all="ignore")
@@ -187,14 +193,14 @@ def _squares(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _dead(values: np.ndarray, sample: np.ndarray) -> float:
+def _dead(values: np.ndarray) -> float:
     """Return the share of units that are 0 for the whole batch: along the second dimension of images, else the last.
 
-    In large outputs only those are looked for that are 0 in the sample.
+    In large outputs only those are looked for that are 0 in some samples of the batch.
     """
     units = values.shape[1 if values.ndim > 3 else -1]
     if values.size > BLOCK:
-        asleep = np.flatnonzero(_peaks(sample) == 0)
+        asleep = np.flatnonzero(_peaks(values[:: max(len(values) // SOME, 1)]) == 0)
         values = values[:, asleep] if values.ndim > 3 else values[..., asleep]
     return (values.size and np.count_nonzero(_peaks(values) == 0)) / units
 
@@ -218,7 +224,7 @@ def exact_stats(kind: OutputKind, output: Tensor) -> list[float]:
         read.abs_max,
         NAN if signal is None else signal,
         read.zero_fraction if kind.activates else NAN,
-        _dead(whole := output.double().numpy(), whole) if kind.rectifier and output.dim() else NAN,
+        _dead(output.double().numpy()) if kind.rectifier and output.dim() else NAN,
         share_outside(output, *kind.bounds) if kind.bounds else NAN,
         read.nonfinite,
         read.numel,
