@@ -15,6 +15,7 @@ from torch import nn
 from steadygrad.monitor import Monitor, optimizer_tap
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.norms import squares_of
+from steadygrad.records import History
 
 from .networks import batch, mlp, shown, train
 
@@ -211,3 +212,14 @@ def test_looks_that_wait_for_each_other_are_there_when_they_are_asked_for() -> N
                 assert waiting.history.steps.tolist() == at_once.history.steps.tolist() == list(range(step))
     for statistic in ("grad_norm", "update_ratio", "output_rms", "output_grad_rms"):
         assert np.array_equal(waiting.history.column(statistic), at_once.history.column(statistic), equal_nan=True)
+
+
+def test_a_history_of_another_limit_may_take_the_looks() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    monitor = Monitor(model, optimizer, every=1)
+    monitor.history = History(limit=2**16)
+    with monitor:
+        train(model, optimizer, 300)
+    assert monitor.history.nbytes <= 2**16
+    assert monitor.history.steps[-1] == 299

@@ -185,9 +185,13 @@ class Monitor:
 
     @property
     def history(self) -> History:
-        """All looks so far."""
+        """All looks so far; may be set to an empty one of another limit."""
         self._guard(self._delivery.poll)
         return self._history
+
+    @history.setter
+    def history(self, history: History) -> None:
+        self._history = history
 
     def observation(self, step: int) -> Observation:
         """Return the look at ``step``.
