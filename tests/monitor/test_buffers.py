@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from steadygrad.monitor import Monitor, optimizer_tap
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.norms import squares_of
 from steadygrad.records import History
+from steadygrad.remedies import attach, clip_by_global_norm
 
 from .networks import batch, mlp, shown, train
 
@@ -65,22 +67,23 @@ def test_a_closure_brings_its_gradients_to_a_device_too() -> None:
     assert not buffer.fits(1, torch.zeros(6))
 
 
-@pytest.mark.parametrize(
-    "weight",
-    [
-        torch.randn(300, 50),
-        torch.randn(50, 300).t(),
-        torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
-        torch.randn(30, 5, dtype=torch.float64),
-        torch.randn(30, 5).bfloat16(),
-        torch.randn(30, 5, dtype=torch.complex64),
-        1e-30 * torch.randn(30, 5),
-        1e25 * torch.randn(30, 5),
-        torch.zeros(0, 5),
-    ],
-    ids="plain transposed channels-last float64 bfloat16 complex tiny huge empty".split(),
-)
-def test_steps_are_those_made_whatever_the_weights_are(weight: torch.Tensor) -> None:
+WEIGHTS: dict[str, Callable[[], torch.Tensor]] = {
+    "plain": lambda: torch.randn(300, 50),
+    "transposed": lambda: torch.randn(50, 300).t(),
+    "channels-last": lambda: torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
+    "float64": lambda: torch.randn(30, 5, dtype=torch.float64),
+    "bfloat16": lambda: torch.randn(30, 5).bfloat16(),
+    "complex": lambda: torch.randn(30, 5, dtype=torch.complex64),
+    "tiny": lambda: 1e-30 * torch.randn(30, 5),
+    "huge": lambda: 1e25 * torch.randn(30, 5),
+    "empty": lambda: torch.zeros(0, 5),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_steps_are_those_made_whatever_the_weights_are(kind: str) -> None:
+    torch.manual_seed(0)
+    weight = WEIGHTS[kind]()
     parameters = [nn.Parameter(weight.clone()), nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
     buffer = HostBuffer(parameters, [True, True, False])
     wide = torch.complex128 if weight.is_complex() else torch.float64
@@ -223,3 +226,13 @@ def test_a_history_of_another_limit_may_take_the_looks() -> None:
         train(model, optimizer, 300)
     assert monitor.history.nbytes <= 2**16
     assert monitor.history.steps[-1] == 299
+
+
+def test_what_a_fused_kernel_does_to_gradients_shows_at_once() -> None:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    attach(optimizer, clip_by_global_norm(lambda step: 1e-3 if step >= 25 else 1e3))
+    with Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 28)
+    used = monitor.history.column("grad_norm_used", of="step")
+    assert np.flatnonzero(used < 2e-3).tolist() == [25, 26, 27]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from steadygrad.monitor.norms import local, squares_of, with_care
 
-__all__ = ["DeviceBuffer", "HostBuffer"]
+__all__ = ["DeviceBuffer", "HostBuffer", "HostSums"]
 
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
-Sums = tuple[list[float], list[int]]
+HostSums = tuple[list[float], list[int]]
 
 
 class _Copies:
@@ -53,7 +53,7 @@ class HostBuffer:
     """
 
     def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
-        self._nothing: Sums = [math.nan] * len(weights), [0] * len(weights)
+        self._nothing: HostSums = [math.nan] * len(weights), [0] * len(weights)
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
         self._copies: _Copies | None = None
         self._before = self._nothing
@@ -74,7 +74,7 @@ class HostBuffer:
                 self._stamps[index] = grad, grad._version
         return sum(found[1])
 
-    def arrived(self) -> Sums:
+    def arrived(self) -> HostSums:
         """Return the sums over the gradients that arrived."""
         return self._arrived
 
@@ -96,7 +96,7 @@ class HostBuffer:
         self._before = self._sums(copies)
 
     @torch.no_grad()
-    def compare(self, weights: Sequence[Tensor]) -> tuple[Sums, Sums]:
+    def compare(self, weights: Sequence[Tensor]) -> tuple[HostSums, HostSums]:
         """Return the sums over the weights before the step, and over the step."""
         copies = self._copies
         if copies is None:
@@ -105,7 +105,7 @@ class HostBuffer:
         return self._before, self._sums(copies)
 
     @np.errstate(all="ignore")
-    def _sums(self, copies: _Copies) -> Sums:
+    def _sums(self, copies: _Copies) -> HostSums:
         rows = copies.rows.numpy()
         squares = np.add.reduceat(np.vecdot(rows, rows), copies.starts, dtype=np.float64).tolist()
         found = self._nothing[0].copy(), self._nothing[1].copy()
@@ -113,7 +113,7 @@ class HostBuffer:
             found[0][index], found[1][index] = total, bad
         return found
 
-    def used(self, grads: Sequence[Tensor | None], trust: bool) -> Sums:
+    def used(self, grads: Sequence[Tensor | None], trust: bool) -> HostSums:
         """Return the sums over the gradients as the optimizer used them.
 
         All are read again: torch's count of writes to a tensor misses those through ``.data``, as

@@ -104,7 +104,7 @@ class Monitor:
         self._slots: dict[int, Slots] = {}
         self._look: Look | None = None
         self._sent: set[int] = set()  # optimizers whose numbers of the look under way are on their way
-        self._sent_step = 0
+        self._sent_step = -1
         self._loss: Tensor | None = None
         self._backwards = self._undivided = 0
         self._early_schedules: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
@@ -285,7 +285,7 @@ class Monitor:
     def _also(self, tap: OptimizerTap) -> list[Tensor | np.ndarray]:
         """Return what to bring to the host with a look of ``tap``: loss, counts, tables of its models."""
         if not self._sent or id(tap) in self._sent:  # the first of the optimizers that share a look
-            self._sent, self._sent_step = set(), self.steps
+            self._sent, self._sent_step = set(), max(self.steps, self._sent_step + 1)
         self._sent.add(id(tap))
         if len(self._sent) == len(self._taps):
             self._sent = set()
@@ -303,12 +303,11 @@ class Monitor:
         return [watched for watched in self._watched if watched.belongs_to(tap)]
 
     def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: np.ndarray) -> None:
-        if self._look is not None and id(tap) in self._look.reported:
-            self._close_look()
         loss, counts, *tables = arrays
         step, *counted = counts.tolist()
+        if self._look is not None and self._look.step != step:
+            self._close_look()
         if self._look is None:
-            step = max(step, self._history.steps[-1] + 1 if len(self._history) else 0)
             self._look = Look.empty(int(step), len(self._places.names))
         look = self._look
         slots = self._slots_of(tap)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
+from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer, HostSums
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
 from steadygrad.monitor.hooks import make_inert
@@ -29,7 +29,7 @@ from steadygrad.monitor.step_read import StepRead
 __all__ = ["OptimizerTap"]
 
 SETTLED = 10  # after so many looks in a row, one of so many asks for what is written behind torch's back
-Sums = Tensor | tuple[list[float], list[int]]
+Sums = Tensor | HostSums
 
 
 class _GradHook:
@@ -275,7 +275,9 @@ class OptimizerTap:
         grads = [parameter.grad for parameter in self.parameters]
         if isinstance(buffer, HostBuffer):
             settled = self._in_a_row > SETTLED and self._in_a_row % SETTLED > 0
-            used = buffer.used(grads, trust=settled and self.scale is None)
+            # Fused kernels scale gradients within the step, and torch does not count it.
+            fused = any(group.get("fused") for group in self.optimizer.param_groups)
+            used = buffer.used(grads, trust=settled and not fused and self.scale is None)
             self._send(buffer.arrived(), used, weights, moved)  # a closure has brought more
             if self._matrix is not None and not settled:
                 self._last_weights = self._matrix, _norm(self._matrix)

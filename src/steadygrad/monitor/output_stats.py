@@ -82,7 +82,7 @@ class Sample(NamedTuple):
 
     Attributes:
         kind: What counts in it.
-        values: Samples of the batch, spread over it; of sequences and images, some of their positions or lines.
+        values: Samples of the batch, spread over it; of what is still too much, some positions, lines and units.
         batch: Samples that the output has.
         numel: Entries that the output has.
         dead: Share of a rectifier's units that are 0 for the whole batch.
@@ -143,18 +143,12 @@ def sample_stats(samples: Sequence[Sample]) -> np.ndarray:
     rows, sizes, batches, numels, dead = np.array(
         [(len(sample.values), sample.values.size, sample.batch, sample.numel, sample.dead) for sample in samples]
     ).T
-    found = np.empty((len(samples), len(COLUMNS)))
-    found[:, 0] = rms = np.sqrt(squares / sizes)
-    found[:, 1] = sums / sizes
-    found[:, 2] = peaks
+    rms = np.sqrt(squares / sizes)
     # So few samples of a batch deviate less from their own mean than from that of the batch.
     spread = np.maximum(deviations, 0.0) / sizes / np.where(rows > 1, 1 - 1 / rows, NAN)
-    found[:, 3] = np.sqrt(spread * (1 - 1 / batches))
-    found[:, 4] = zeros / sizes
-    found[:, DEAD] = dead
-    found[:, 6] = outside / sizes
-    found[:, 7] = 0.0
-    found[:, NUMEL] = numels
+    signal = np.sqrt(spread * (1 - 1 / batches))
+    nonfinite = np.zeros(len(samples))
+    found = np.column_stack([rms, sums / sizes, peaks, signal, zeros / sizes, dead, outside / sizes, nonfinite, numels])
     safe = (rms > SAFE[0]) & (rms < SAFE[1])
     if not safe.all():
         for place in np.flatnonzero(~safe).tolist():
