@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from steadygrad.monitor.output_stats import (
-    COLUMNS,
-    ENOUGH,
-    OutputKind,
-    output_stats_by_tensors,
-    sample_of,
-    sample_stats,
-    sampled,
-)
+from steadygrad.monitor.output_stats import COLUMNS, OutputKind, output_stats_by_tensors
+from steadygrad.monitor.samples import ENOUGH, sample_of, sample_stats, sampled
 
 KINDS = {
     "linear": OutputKind(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.monitor.hooks import make_inert, within_transform
-from steadygrad.monitor.norms import exact_norm, squares_of
+from steadygrad.monitor.norms import exact_norm
 from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
-from steadygrad.monitor.output_stats import (
-    OutputKind,
-    Sample,
-    as_array,
-    exact_stats,
-    output_stats_by_tensors,
-    sample_of,
-    sample_stats,
-    sampled,
-)
+from steadygrad.monitor.output_stats import OutputKind, as_array, exact_stats, output_stats_by_tensors
+from steadygrad.monitor.samples import Sample, grad_stats, sample_of, sample_stats, sampled
 from steadygrad.records import Role
 from steadygrad.signals.layers import kind_of, plain_name, role_of
 
@@ -38,6 +30,7 @@ GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnorm
 COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
 GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
+MANY = 2**10  # outputs whose samples may wait to be read: 16 MiB
 # They hand on what comes in; what they give is the layer before's, but for dropout's own zeros and scale.
 TRANSPARENT = (nn.Identity, nn.Flatten, nn.Unflatten, _DropoutNd)
 NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all
@@ -57,6 +50,21 @@ class Watch:
 
     due: bool = False
     muted: bool = False
+
+
+@dataclass
+class Kept:
+    """What was kept of a look, by row: samples, to be read later on, or what was read at once.
+
+    Attributes:
+        outputs: Of outputs.
+        grads: Of their gradients.
+        table: What it comes to, in the end.
+    """
+
+    outputs: dict[int, Sample | list[float]] = field(default_factory=dict)
+    grads: dict[int, np.ndarray | list[float]] = field(default_factory=dict)
+    table: np.ndarray = field(init=False)
 
 
 class _ForwardHook:
@@ -111,9 +119,8 @@ class ActivationTap:
         device = torch.device("cpu") if first is None else first.device
         self.table = torch.full((len(modules), len(COLUMNS)), NAN, dtype=torch.float64, device=device)
         self._on_host = device.type == "cpu"
-        # By row, outputs and gradients: samples, to be read when the step is over, or what was read at once.
-        self._outputs: dict[int, Sample | list[float]] = {}
-        self._grads: dict[int, np.ndarray | list[float]] = {}
+        self._kept = Kept()
+        self._unread: list[Kept] = []
         self._eager = False  # whether the last look saw eager code on a CPU alone
         self._hooked = [(module, _ForwardHook(self, row, module)) for row, module in enumerate(modules)]
         self._hooks: list[Any] = []
@@ -135,19 +142,29 @@ class ActivationTap:
             hook.remove()
         self._hooks.clear()
 
-    def take(self) -> Tensor | np.ndarray:
-        """Return a copy of the table and forget what was seen."""
+    def take(self) -> Tensor | Kept:
+        """Return what was seen, for :meth:`table_of`, and forget it."""
         if not self._on_host:
             taken = self.table.clone()
             self.table.fill_(NAN)
             return taken
-        written = self.table.numpy()
-        table = written.copy()
+        written, kept = self.table.numpy(), self._kept
+        kept.table = written.copy()
         written.fill(NAN)
-        self._eager = bool(self._outputs) and bool(np.isnan(table[:, 0]).all())
-        self._read_samples(table)
-        self._outputs, self._grads = {}, {}
-        return table
+        self._eager = bool(kept.outputs) and bool(np.isnan(kept.table[:, 0]).all())
+        self._kept = Kept()
+        self._unread.append(kept)
+        if len(self._unread) * len(self.names) > MANY:
+            self._read()
+        return kept
+
+    def table_of(self, taken: np.ndarray | Kept) -> np.ndarray:
+        """Return the table of a look, on the host; what waits to be read is read with it, which takes hardly longer."""
+        if isinstance(taken, np.ndarray):
+            return taken
+        if self._unread:
+            self._read()
+        return taken.table
 
     def seen(self, hook: _ForwardHook, output: Any) -> None:
         """Measure an output in eager code."""
@@ -161,12 +178,12 @@ class ActivationTap:
                 self._write(hook, tensor)
                 return
             row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
-            self._grads.pop(row, None)  # of several calls the last one counts
+            self._kept.grads.pop(row, None)  # of several calls the last one counts
             values = as_array(tensor)
             if values is not None and values.ndim > 1:
-                self._outputs[row] = sample_of(hook.kind, values)
+                self._kept.outputs[row] = sample_of(hook.kind, values)
             else:
-                self._outputs[row] = exact_stats(hook.kind, tensor.detach())
+                self._kept.outputs[row] = exact_stats(hook.kind, tensor.detach())
             if node is not None:  # a hook on the node costs half of one on the tensor
                 node.register_prehook(lambda grads: self._seen_grad(row, grads[place]))
             elif tensor.requires_grad:
@@ -182,31 +199,23 @@ class ActivationTap:
 
     def _seen_grad(self, row: int, grad: Tensor | None) -> None:
         try:
-            if grad is None or row in self._grads:  # of several calls the last one's gradient comes first
+            if grad is None or row in self._kept.grads:  # of several calls the last one's gradient comes first
                 return
             values = as_array(grad)
             if values is not None:
-                self._grads[row] = sampled(values)
+                self._kept.grads[row] = sampled(values)
             else:
                 norm, bad = exact_norm(grad)
                 subnormal = _subnormal(grad).item() if grad.dtype == torch.float16 else NAN
-                self._grads[row] = [_rms(norm, grad.numel() - bad), bad, subnormal]
+                self._kept.grads[row] = [_rms(norm, grad.numel() - bad), bad, subnormal]
         except Exception as error:
             self._on_fault(error)
 
-    def _read_samples(self, table: np.ndarray) -> None:
-        """Read what was kept, one after the other: that takes half the time it would take amid the network's work."""
-        samples = {row: kept for row, kept in self._outputs.items() if isinstance(kept, Sample)}
-        if samples:
-            table[list(samples), :GRAD] = sample_stats(list(samples.values()))
-        grads = {row: kept for row, kept in self._grads.items() if isinstance(kept, np.ndarray)}
-        found = zip(grads.values(), *squares_of([torch.from_numpy(grad) for grad in grads.values()]), strict=True)
-        pairs = [(_rms(math.sqrt(squares), grad.size - bad), bad) for grad, squares, bad in found]
-        table[list(grads), GRAD : GRAD + 2] = np.array(pairs).reshape(-1, 2)
-        for columns, kept_of in (slice(GRAD), self._outputs), (slice(GRAD, None), self._grads):
-            for row, kept in kept_of.items():
-                if isinstance(kept, list):
-                    table[row, columns] = kept
+    def _read(self) -> None:
+        """Read what was kept: one after the other they take half the time, and eight looks little more than one."""
+        unread, self._unread = self._unread, []
+        _fill([(kept.table[:, :GRAD], kept.outputs) for kept in unread], sample_stats)
+        _fill([(kept.table[:, GRAD:], kept.grads) for kept in unread], grad_stats)
 
     def _write(self, hook: _ForwardHook, tensor: Tensor) -> None:
         """Write the statistics of an output into the table by tensor operations alone."""
@@ -221,6 +230,19 @@ def _floating(output: Any) -> Tensor | None:
         return output if output.is_floating_point() else None
     items = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
     return next((found for item in items if (found := _floating(item)) is not None), None)
+
+
+def _fill(tables: list[tuple[np.ndarray, dict[int, Any]]], stats: Callable[[list[Any]], np.ndarray]) -> None:
+    """Write into tables what was kept of their rows: numbers as they are, samples by their statistics."""
+    samples = [[row for row, each in kept.items() if not isinstance(each, list)] for _, kept in tables]
+    read = stats([kept[row] for rows, (_, kept) in zip(samples, tables, strict=True) for row in rows])
+    start = 0
+    for rows, (table, kept) in zip(samples, tables, strict=True):
+        table[rows] = read[start : start + len(rows)]
+        start += len(rows)
+        for row, each in kept.items():
+            if isinstance(each, list):
+                table[row] = each
 
 
 def _rms(norm: float, count: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +21,18 @@ class Delivery:
     """A queue of looks whose numbers are under way or wait for others."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[torch.cuda.Event | None, list[Tensor | np.ndarray], Callable[..., None]]] = deque()
+        self._waiting: deque[tuple[torch.cuda.Event | None, list[Any], Callable[..., None]]] = deque()
         self._busy = False
 
-    def send(self, numbers: Sequence[Tensor | np.ndarray], finish: Callable[..., None]) -> None:
-        """Call ``finish`` later on with one array for each of ``numbers``."""
+    def send(self, numbers: Sequence[Any], finish: Callable[..., None]) -> None:
+        """Call ``finish`` later on with ``numbers``, tensors among them as arrays on the host."""
         if not any(isinstance(each, Tensor) and each.is_cuda for each in numbers):
             self._waiting.append((None, list(numbers), finish))
             return
-        tensors = [each if isinstance(each, Tensor) else torch.from_numpy(each) for each in numbers]
-        hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-        for host, tensor in zip(hosts, tensors, strict=True):
-            host.copy_(tensor, non_blocking=True)
+        hosts = [_on_its_way(each) if isinstance(each, Tensor) and each.is_cuda else each for each in numbers]
         event = torch.cuda.Event()
         event.record()
-        self._waiting.append((event, list(hosts), finish))
+        self._waiting.append((event, hosts, finish))
 
     def poll(self, wait: bool = False, hold: int = 0) -> None:
         """Hand over what has arrived, in order, if more than ``hold`` looks are there; with ``wait`` all of them."""
@@ -52,3 +50,8 @@ class Delivery:
                 finish(*(np.array(each.cpu().numpy()) if isinstance(each, Tensor) else each for each in numbers))
         finally:
             self._busy = False
+
+
+def _on_its_way(tensor: Tensor) -> Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)

@@ -282,7 +282,7 @@ class Monitor:
         if not seen and not optimizer.state and not getattr(optimizer, "_opt_called", False):
             self._early_schedules[optimizer] = self._early_schedules.get(optimizer, 0) + 1
 
-    def _also(self, tap: OptimizerTap) -> list[Tensor | np.ndarray]:
+    def _also(self, tap: OptimizerTap) -> list[Any]:
         """Return what to bring to the host with a look of ``tap``: loss, counts, tables of its models."""
         if not self._sent or id(tap) in self._sent:  # the first of the optimizers that share a look
             self._sent, self._sent_step = set(), max(self.steps, self._sent_step + 1)
@@ -302,7 +302,7 @@ class Monitor:
     def _models_of(self, tap: OptimizerTap) -> list[WatchedModel]:
         return [watched for watched in self._watched if watched.belongs_to(tap)]
 
-    def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: np.ndarray) -> None:
+    def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: Any) -> None:
         loss, counts, *tables = arrays
         step, *counted = counts.tolist()
         if self._look is not None and self._look.step != step:
@@ -314,8 +314,8 @@ class Monitor:
         look.grow(slots.layers)
         look.add_step(read, slots)
         look.add_totals(read.scale, float(loss), *counted)
-        for watched, table in zip(self._models_of(tap), tables, strict=False):
-            look.add_outputs(watched.rows, table, read.scale)
+        for watched, taken in zip(self._models_of(tap), tables, strict=False):
+            look.add_outputs(watched.rows, watched.outputs.table_of(taken), read.scale)
         look.reported.add(id(tap))
         if len(look.reported) == len(self._taps):
             self._close_look()

@@ -72,7 +72,7 @@ class OptimizerTap:
 
     optimizer: Optimizer
     delivery: Delivery
-    also: Callable[[], list[Tensor | np.ndarray]]
+    also: Callable[[], list[Any]]
     on_read: Callable[..., None]
     agree: Callable[[OptimizerTap, bool], bool]
     on_broken: Callable[[OptimizerTap, bool], None]

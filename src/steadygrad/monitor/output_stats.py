@@ -1,13 +1,10 @@
-"""The statistics of one layer's output: of a sample on a CPU, and of all by tensor operations alone elsewhere.
-
-A sample costs a fraction: on a CPU every pass over an output costs as much as a good part of the layer's own work.
-"""
+"""The statistics of one layer's output: exact ones, and the same by tensor operations alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from functools import lru_cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,13 +19,10 @@ from steadygrad.signals.moments import share_outside
 __all__ = [
     "COLUMNS",
     "OutputKind",
-    "Sample",
     "as_array",
+    "dead_share",
     "exact_stats",
     "output_stats_by_tensors",
-    "sample_of",
-    "sample_stats",
-    "sampled",
 ]
 
 COLUMNS = (
@@ -42,17 +36,10 @@ COLUMNS = (
     "output_nonfinite",
     "output_numel",
 )
-DEAD, NUMEL = COLUMNS.index("dead_fraction"), COLUMNS.index("output_numel")
 NAN = float("nan")
-SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends of float32
-# Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
-DROWNED = 1e-3
-# Entries of an output that are read, about, and how many are left of which dimension, from what is left out first on.
-ENOUGH = 2**11
-FEWEST = (0, 32), (-2, 8), (-1, 8), (0, 8), (-1, 2), (-2, 2), (-3, 32)
-BLOCK = 2**16  # entries of samples that are read at once, and stay in the cache meanwhile
-SOME = 8  # samples of the batch that show most units of a large output awake
-READ = ("squares", "deviations from the mean over the batch", "sum", "peak", "zeros", "saturated")
+LARGE = 2**16  # entries
+FEW = 4  # samples of the batch, and positions in each, that show most units awake; without positions its square
+MOST = 1 / 8  # share of units up to which it pays to look again at those alone that are not seen awake
 
 
 @dataclass(frozen=True)
@@ -77,24 +64,6 @@ class OutputKind:
         return cls(activates, name in RECTIFIERS, SATURATION_BOUNDS.get(name))
 
 
-class Sample(NamedTuple):
-    """What is kept of an output until there is time to read it.
-
-    Attributes:
-        kind: What counts in it.
-        values: Samples of the batch, spread over it; of what is still too much, some positions, lines and units.
-        batch: Samples that the output has.
-        numel: Entries that the output has.
-        dead: Share of a rectifier's units that are 0 for the whole batch.
-    """
-
-    kind: OutputKind
-    values: np.ndarray
-    batch: int
-    numel: int
-    dead: float = NAN
-
-
 def as_array(tensor: Tensor) -> np.ndarray | None:
     """Return a CPU tensor as it lies there, for NumPy to read; None for bfloat16, sparse, DTensor, a negated view."""
     if type(tensor) is not Tensor or tensor.dtype not in WIDE:
@@ -105,98 +74,29 @@ def as_array(tensor: Tensor) -> np.ndarray | None:
         return None
 
 
-def sampled(values: np.ndarray) -> np.ndarray:
-    """Return a copy of about ``ENOUGH`` of an array's entries, spread over its dimensions.
-
-    Entries of one sample of the batch are alike, as those of one unit are: a few of many of them tell more.
-    """
-    for axis, fewest in FEWEST:
-        if values.size <= ENOUGH or values.ndim < 2:
-            break
-        if -axis < values.ndim:
-            stride = min(-(-values.size // ENOUGH), max(values.shape[axis] // fewest, 1))
-            values = values[(slice(None),) * (axis % values.ndim) + (slice(None, None, stride),)]
-    return values.copy()
-
-
-def sample_of(kind: OutputKind, values: np.ndarray) -> Sample:
-    """Keep a sample of a float32 or float64 output of two dimensions or more."""
-    return Sample(kind, sampled(values), len(values), values.size, _dead(values) if kind.rectifier else NAN)
-
-
-@np.errstate(all="ignore")
-def sample_stats(samples: Sequence[Sample]) -> np.ndarray:
-    """Return the statistics of outputs by their samples: a row each, in the order of ``COLUMNS``.
-
-    Samples of one shape are read together, and what they give is worked on together: calls take most of the time.
-    """
-    alike: dict[Any, list[int]] = {}
-    for place, sample in enumerate(samples):
-        alike.setdefault((sample.values.shape, sample.values.dtype), []).append(place)
-    read = np.empty((len(samples), len(READ)))
-    for places in alike.values():
-        block = max(BLOCK // samples[places[0]].values.size, 1)
-        for start in range(0, len(places), block):
-            some = places[start : start + block]
-            read[some] = _read_alike([samples[place] for place in some])
-    squares, deviations, sums, peaks, zeros, outside = read.T
-    rows, sizes, batches, numels, dead = np.array(
-        [(len(sample.values), sample.values.size, sample.batch, sample.numel, sample.dead) for sample in samples]
-    ).T
-    rms = np.sqrt(squares / sizes)
-    # So few samples of a batch deviate less from their own mean than from that of the batch.
-    spread = np.maximum(deviations, 0.0) / sizes / np.where(rows > 1, 1 - 1 / rows, NAN)
-    signal = np.sqrt(spread * (1 - 1 / batches))
-    nonfinite = np.zeros(len(samples))
-    found = np.column_stack([rms, sums / sizes, peaks, signal, zeros / sizes, dead, outside / sizes, nonfinite, numels])
-    safe = (rms > SAFE[0]) & (rms < SAFE[1])
-    if not safe.all():
-        for place in np.flatnonzero(~safe).tolist():
-            sample = samples[place]
-            found[place] = exact_stats(sample.kind, torch.from_numpy(sample.values))
-            found[place, [DEAD, NUMEL]] = sample.dead, sample.numel
-    return found
-
-
-def _read_alike(samples: Sequence[Sample]) -> np.ndarray:
-    """Return what is ``READ`` of samples of one shape, a row each."""
-    values = np.concatenate([sample.values for sample in samples])
-    values = values.reshape(len(samples), len(samples[0].values), -1)
-    rows, flat = values.shape[1], values.reshape(len(samples), -1)
-    read = np.full((len(READ), len(samples)), NAN)
-    read[0] = squares = _squares(values)
-    columns = values.sum(1)
-    read[1] = deviations = squares - _squares(columns[:, None]) / rows
-    drowned = deviations < DROWNED * squares
-    if drowned.any():
-        read[1, drowned] = _squares(values[drowned] - columns[drowned, None] / rows)
-    read[2] = columns.sum(1, dtype=np.float64)
-    read[3] = np.maximum(flat.max(1), -flat.min(1))
-    for place, sample in enumerate(samples):
-        if sample.kind.activates:
-            read[4, place] = np.count_nonzero(flat[place] == 0)
-        if sample.kind.bounds:
-            low, high = sample.kind.bounds
-            read[5, place] = np.count_nonzero((flat[place] <= low) | (flat[place] >= high))
-    return read.T
-
-
-def _squares(values: np.ndarray) -> np.ndarray:
-    """Return the sums of squares of matrices that lie one after the other."""
-    sums: np.ndarray = np.vecdot(values, values).sum(1, dtype=np.float64)
-    return sums
-
-
-def _dead(values: np.ndarray) -> float:
+def dead_share(values: np.ndarray) -> float:
     """Return the share of units that are 0 for the whole batch: along the second dimension of images, else the last.
 
-    In large outputs only those are looked for that are 0 in some samples of the batch.
+    Where a few entries of each show most units of a large output awake, only the others are looked for in all of it.
     """
     units = values.shape[1 if values.ndim > 3 else -1]
-    if values.size > BLOCK:
-        asleep = np.flatnonzero(_peaks(values[:: max(len(values) // SOME, 1)]) == 0)
-        values = values[:, asleep] if values.ndim > 3 else values[..., asleep]
-    return (values.size and np.count_nonzero(_peaks(values) == 0)) / units
+    if values.size > LARGE:
+        asleep = np.flatnonzero(_peaks(values[_few(values.shape)]) == 0)
+        if len(asleep) <= MOST * units:
+            values = values[:, asleep] if values.ndim > 3 else values[..., asleep]
+    if not values.size:
+        return 0.0
+    peaks = _peaks(values)
+    return (len(peaks) - np.count_nonzero(peaks)) / units
+
+
+@lru_cache(maxsize=2**12)
+def _few(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return where a few entries of each unit lie: some samples of the batch, some positions or lines in them."""
+    if len(shape) == 2:
+        return (slice(None, None, max(shape[0] // FEW**2, 1)),)
+    thinned = (0, 2) if len(shape) > 3 else (0, 1)
+    return tuple(slice(None, None, max(size // FEW, 1) if axis in thinned else 1) for axis, size in enumerate(shape))
 
 
 def _peaks(values: np.ndarray) -> np.ndarray:
@@ -205,7 +105,7 @@ def _peaks(values: np.ndarray) -> np.ndarray:
         values = values.reshape(*values.shape[:2], -1).max(2)
     elif values.ndim != 2:
         values = values.reshape(-1, values.shape[-1])
-    peaks: np.ndarray = values.max(0)
+    peaks: np.ndarray = np.maximum.reduce(values, 0)
     return peaks
 
 
@@ -218,7 +118,7 @@ def exact_stats(kind: OutputKind, output: Tensor) -> list[float]:
         read.abs_max,
         NAN if signal is None else signal,
         read.zero_fraction if kind.activates else NAN,
-        _dead(output.double().numpy()) if kind.rectifier and output.dim() else NAN,
+        dead_share(output.double().numpy()) if kind.rectifier and output.dim() else NAN,
         share_outside(output, *kind.bounds) if kind.bounds else NAN,
         read.nonfinite,
         read.numel,
