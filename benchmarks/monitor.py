@@ -1,12 +1,12 @@
 """What watching a training costs, as a ratio of step times; exit code 1 over the budget.
 
-One training goes on in pieces of ten steps, by turns unwatched, watched in each way, and unwatched once more as the
-null control, in random order. One training and not several, because two trainings of the same network differ by several
-per cent by where their tensors happen to lie; short pieces, because a machine's pace drifts. Five pieces of each turn
-make a round. The default schedule, as it is from step 500 on, is put together from four pieces without a look and one
-with a look that all rules judge. The figure is the median over rounds of watched to unwatched time, less what the null
-control shows, with a bootstrap interval. Processor time of one thread. Beside it, for the same networks, what others
-cost at every step.
+One training goes on in pieces of sixteen steps, by turns unwatched, watched in each way, and unwatched once more as the
+null control, in random order; a piece of each is a round. One training and not several, because two trainings of the
+same network differ by several per cent by where their tensors happen to lie; short pieces, because a machine's pace
+drifts; sixteen steps, because looks in a row are worked on eight at a time. The default schedule, as it is from step
+500 on, is put together from a piece without a look and one with a look that all rules judge. The figure is the median
+over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of
+one thread. Beside it, for the same networks, what others cost at every step.
 
     python benchmarks/monitor.py --models mlp --seconds 120
     python benchmarks/monitor.py --models gpt --watch "every step" --results costs.json
@@ -38,12 +38,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
-from steadygrad.monitor.monitor import LAST_GAP
+from steadygrad.monitor.monitor import HELD, LAST_GAP
 
 DRAWS, SEED = 2000, 0
-PIECE, PIECES = 10, LAST_GAP // 10  # steps timed, and pieces in a round
+PIECE = 2 * (HELD + 1)  # steps timed: whole groups of the looks that are worked on together
 WARM_UP = 12  # steps before that are not timed: after ten looks in a row the monitor has come to rest
-FEWEST = 4  # rounds
+FEWEST = 10  # rounds
 PACKAGES = {"wandb.watch": "wandb", "TensorBoard": "tensorboard"}
 # Pieces of the default schedule: without a look, and with one that all rules judge.
 IDLE, LOOK = "between looks", "one look"
@@ -217,11 +217,10 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(rows) <= FEWEST:
         row = np.zeros(len(turns))
-        for _ in range(PIECES):
-            for place in order.sample(range(len(turns)), len(turns)):
-                with turns[place]() as settle:
-                    training.run(WARM_UP, settle)
-                    row[place] += training.run(PIECE, settle)
+        for place in order.sample(range(len(turns)), len(turns)):
+            with turns[place]() as settle:
+                training.run(WARM_UP, settle)
+                row[place] = training.run(PIECE, settle)
         rows.append(row)
     times = np.array(rows[1:])  # the first round warms up
     draws = np.random.default_rng(SEED).integers(0, len(times), (DRAWS, len(times)))
@@ -234,13 +233,13 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
 
     taken = {watcher: times[:, place] for place, watcher in enumerate(watchers, start=1)}
     if LOOK in taken:
-        taken["default"] = taken[IDLE] + (taken.pop(LOOK) - taken[IDLE]) / PIECES
+        taken["default"] = taken[IDLE] + (taken.pop(LOOK) - taken[IDLE]) * PIECE / LAST_GAP
     costs = []
     for watcher, seconds_taken in taken.items():
         watched = seconds_taken / unwatched
         low, high = np.percentile([figure(watched, drawn) for drawn in draws], [2.5, 97.5])
         ratio = figure(watched, np.arange(len(times)))
-        step_ms = 1e3 * float(np.median(unwatched)) / (PIECES * PIECE)
+        step_ms = 1e3 * float(np.median(unwatched)) / PIECE
         costs.append(Cost(name, watcher, ratio, float(low), float(high), len(times), step_ms))
     return costs
 

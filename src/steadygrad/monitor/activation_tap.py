@@ -30,7 +30,7 @@ GRAD_COLUMNS = ("output_grad_rms", "output_grad_nonfinite", "output_grad_subnorm
 COLUMNS = (*OUTPUT_COLUMNS, *GRAD_COLUMNS)
 GRAD = len(OUTPUT_COLUMNS)
 NAN = float("nan")
-MANY = 2**10  # outputs whose samples may wait to be read: 16 MiB
+MANY = 2**7  # outputs whose samples may wait to be read: 2 MiB, which other work leaves in the cache
 # They hand on what comes in; what they give is the layer before's, but for dropout's own zeros and scale.
 TRANSPARENT = (nn.Identity, nn.Flatten, nn.Unflatten, _DropoutNd)
 NORMAL = torch.finfo(torch.float16).tiny  # below it float16 loses bits one by one, and below 6e-8 all

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +41,7 @@ FEW = 4  # samples of the batch, and positions in each, that show most units awa
 MOST = 1 / 8  # share of units up to which it pays to look again at those alone that are not seen awake
 
 
-@dataclass(frozen=True)
-class OutputKind:
+class OutputKind(NamedTuple):
     """What counts in the outputs of a layer.
 
     Attributes:
@@ -57,7 +55,7 @@ class OutputKind:
     bounds: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, module: nn.Module) -> Self:
+    def of(cls, module: nn.Module) -> OutputKind:
         """Return the kind of a module's outputs."""
         name = canonical(kind_of(module))
         activates = role_of(module) in (Role.ACTIVATION, Role.OTHER)

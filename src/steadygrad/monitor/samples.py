@@ -107,7 +107,7 @@ def _alike(samples: Sequence[tuple[OutputKind | None, np.ndarray]]) -> list[list
     """
     groups: dict[Any, list[int]] = {}
     for place, (kind, values) in enumerate(samples):
-        groups.setdefault((kind, values.shape, values.dtype), []).append(place)
+        groups.setdefault((kind, values.shape, values.dtype.char), []).append(place)
     blocks: list[list[int]] = []
     for (_, shape, _), places in groups.items():
         block = max(BLOCK // max(prod(shape), 1), 1)
