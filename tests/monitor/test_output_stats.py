@@ -1,4 +1,4 @@
-"""What is read of outputs: on the host, by tensors alone, and of large ones by a sample."""
+"""What is read of outputs: on the host, by tensors alone, and of large ones by a sample; alone and with others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from steadygrad.monitor.output_stats import COLUMNS, OutputKind, output_stats_by_tensors
-from steadygrad.monitor.samples import ENOUGH, sample_of, sample_stats, sampled
+from steadygrad.monitor import Monitor
+from steadygrad.monitor.output_stats import COLUMNS, OutputKind, dead_share, output_stats_by_tensors
+from steadygrad.monitor.samples import ENOUGH, grad_stats, sample_of, sample_stats, sampled
+
+from .networks import batch, mlp
 
 KINDS = {
     "linear": OutputKind(),
@@ -19,7 +22,7 @@ KINDS = {
 
 
 def output_stats(kind: OutputKind, output: Tensor) -> list[float]:
-    return sample_stats([sample_of(kind, output.numpy())])[0].tolist()  # type: ignore[no-any-return]
+    return sample_stats([sample_of(kind, output.numpy())])[0].tolist()
 
 
 def made(kind: str, shape: tuple[int, ...], seed: int) -> Tensor:
@@ -72,11 +75,64 @@ def test_of_large_outputs_a_sample_is_read(kind: str, shape: tuple[int, ...]) ->
     assert 0.5 * truth["output_abs_max"] < found["output_abs_max"] <= truth["output_abs_max"]
 
 
-def test_a_unit_that_one_sample_awakes_is_not_dead() -> None:
-    output = torch.zeros(4096, 32)
-    output[1:].relu_()
-    output[77, :] = 1.0
-    assert output_stats(KINDS["relu"], output)[COLUMNS.index("dead_fraction")] == 0.0
+@pytest.mark.parametrize("asleep", [0.05, 0.6])
+@pytest.mark.parametrize("shape", [(4096, 40), (16, 300, 96), (64, 24, 28, 28), (8, 32, 9, 20, 20), (20, 30)])
+def test_dead_units_are_looked_for_in_all_of_an_output(shape: tuple[int, ...], asleep: float) -> None:
+    output = made("relu", shape, 1).numpy()
+    by_unit = np.moveaxis(output, 1 if len(shape) > 3 else -1, 0)  # a view
+    dead = np.random.default_rng(0).random(len(by_unit)) < asleep
+    by_unit[dead] = 0.0
+    assert dead_share(output) == pytest.approx(dead.mean())
+    by_unit[(slice(None), *[-1] * (len(shape) - 1))] = 1.0
+    assert dead_share(output) == 0.0  # a single entry awakes its unit
+
+
+def test_samples_that_are_read_together_give_what_they_give_alone() -> None:
+    shapes = [(128, 256), (64, 12, 20, 20), (9, 5), (128, 256), (128, 256), (2, 40, 30), (1, 7)] * 9
+    samples = [
+        sample_of(kind, made(name, shape, seed).numpy())
+        for seed, (shape, (name, kind)) in enumerate(zip(shapes, list(KINDS.items()) * 16, strict=False))
+    ]
+    together = sample_stats(samples)
+    assert np.array_equal(together, [sample_stats([sample])[0] for sample in samples], equal_nan=True)
+    grads = [sample.values for sample in samples] + [np.array([1e30, 1e30], np.float32), np.array([np.inf, 3.0])]
+    read = grad_stats(grads)
+    assert np.array_equal(read, [grad_stats([grad])[0] for grad in grads], equal_nan=True)
+    truth = [np.sqrt(np.mean(grad.astype(float)[np.isfinite(grad)] ** 2)) for grad in grads]
+    assert read[:, 0] == pytest.approx(truth, rel=1e-6)
+    assert read[:, 1].tolist() == [0] * (len(grads) - 1) + [1]
+
+
+def test_looks_in_a_row_show_the_same_whether_they_wait_for_others_or_not() -> None:
+    histories = []
+    for on_alarm in ("log", lambda _: None):
+        model, (x, y) = mlp(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with Monitor(model, optimizer, every=1, on_alarm=on_alarm) as monitor:
+            for step in range(21):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x * (1 + step)), y).backward()
+                optimizer.step()
+        histories.append(monitor.history)
+    held, told = histories
+    assert len(held) == 21
+    for column in ("output_rms", "output_grad_rms", "grad_norm", "update_ratio", "dead_fraction"):
+        assert np.array_equal(held.column(column), told.column(column), equal_nan=True)
+    assert (np.diff(held.column("output_rms")[:, 0]) != 0).all()
+
+
+@pytest.mark.parametrize("dimensions", [0, 1])
+def test_outputs_without_a_batch(dimensions: int) -> None:
+    class Last(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten()[:5000] if dimensions else x.square().mean()
+
+    model = nn.Sequential(nn.Linear(10, 1000), Last())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, every=1) as monitor:
+        model(torch.ones(8, 10)).mul(3.0).sum().backward()
+        optimizer.step()
+    assert monitor.history.column("output_grad_rms")[0, 1] == pytest.approx(3.0)
 
 
 def test_a_sample_holds_many_of_the_batch_and_many_units() -> None:

@@ -202,7 +202,7 @@ class ActivationTap:
             if grad is None or row in self._kept.grads:  # of several calls the last one's gradient comes first
                 return
             values = as_array(grad)
-            if values is not None:
+            if values is not None and values.ndim > 0:
                 self._kept.grads[row] = sampled(values)
             else:
                 norm, bad = exact_norm(grad)

@@ -55,7 +55,7 @@ def _spread(shape: tuple[int, ...]) -> tuple[slice, ...]:
     """
     sizes, strides = list(shape), [1] * len(shape)
     for axis, fewest in FEWEST:
-        if prod(sizes) <= ENOUGH or len(shape) < 2:
+        if prod(sizes) <= ENOUGH:
             break
         if -axis < len(shape):
             stride = min(-(-prod(sizes) // ENOUGH), max(sizes[axis] // fewest, 1))
