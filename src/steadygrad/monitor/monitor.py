@@ -259,7 +259,7 @@ class Monitor:
         """Hear that a backward pass has ended."""
         if self._watch.due and not self._watch.muted:
             for tap in self._taps:
-                self._guard(tap.read_arrived)
+                self._guard(tap.after_backward)
 
     def on_scaler(self, scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
         """Hear that a loss scaler is about to step."""

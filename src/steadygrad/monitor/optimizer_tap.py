@@ -1,14 +1,15 @@
 """Read one optimizer's gradients, weights and steps, by hooks that change none of them.
 
-A hook on each parameter tells that its gradient has arrived, which is read when the backward pass is over (before
-clipping; a running sum under accumulation, so that the last one holds the total). The optimizer's own hooks bracket the
-step: weights before, weights after, and the gradient as it was used.
+Which gradients arrived in a backward pass tells a comparison with those before it; then they are read (before clipping; a
+running sum under accumulation, so that the last one holds the total). Where ranks average them within the pass, or it
+starts unseen, a hook on each parameter tells it instead. The optimizer's own hooks bracket the step: weights before,
+weights after, and the gradient as it was used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,7 @@ class _GradHook:
 
     def __call__(self, parameter: Tensor) -> None:
         if self.tap.due:
-            self.tap.on_grad(self.index, parameter)
+            self.tap.on_grad(self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return make_inert, ()
@@ -95,8 +96,9 @@ class OptimizerTap:
         self._direct: dict[int, tuple[float, int]] = {}
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
-        self._collecting = False  # whether gradients that arrive are read after the backward pass
-        self._collected: list[int] = []
+        self._grads_before: list[tuple[Tensor | None, int]] | None = None  # and torch's counts of writes to them
+        self._passes = 0  # backward passes under way, one within the other
+        self._seen_passes, self._by_hooks = True, False  # whether the look saw one, and whether hooks have to
         self._in_a_row = 0  # looks that followed each other step by step, but for the first
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._looking = self._stepped = self._flagged = False
@@ -124,7 +126,7 @@ class OptimizerTap:
             if index == len(self.parameters):
                 self.parameters.append(parameter)
                 self._buffer = self._sentinels = None
-            if self.due and index not in self._grad_hooks and parameter.requires_grad:
+            if self.due and self._by_hooks and index not in self._grad_hooks and parameter.requires_grad:
                 self._grad_hooks[index] = parameter.register_post_accumulate_grad_hook(_GradHook(self, index))
         if len(self._written) < len(self.parameters):
             self._written = [False] * len(self.parameters)
@@ -140,7 +142,7 @@ class OptimizerTap:
         self.due, self.fresh, self.stale, self._probe = due, False, False, None
         if not due:
             self._unhook_grads()
-        elif not self._grad_hooks:
+        elif self._by_hooks and not self._grad_hooks:
             self.rescan()
         if due and self._smallest is not None:
             grad = self._smallest.grad
@@ -149,9 +151,10 @@ class OptimizerTap:
 
     def before_backward(self) -> None:
         """Before a backward pass: what parameters are there, and are the gradients of the step before still there?"""
+        self._by_hooks |= dist.is_available() and dist.is_initialized()
         self.rescan()
-        # Read after the pass, all at once, they cost half; but where ranks average them within it.
-        self._collecting = not (dist.is_available() and dist.is_initialized())
+        self._passes, self._seen_passes = self._passes + 1, True
+        self._note_grads()
         if self._probe is not None and not self.fresh:
             parameter, kept = self._probe
             grad = parameter.grad
@@ -169,39 +172,58 @@ class OptimizerTap:
             hook.remove()
         self._hooks.clear()
 
+    def after_backward(self) -> None:
+        """After a backward pass: read what has arrived."""
+        self._passes = max(self._passes - 1, 0)
+        self._note_grads()
+
+    def _note_grads(self) -> None:
+        """Read what has arrived so far, and note what is there while a pass is under way."""
+        self.read_arrived()
+        if self._passes and not self._by_hooks:
+            grads = [parameter.grad for parameter in self.parameters]
+            self._grads_before = [(grad, -1 if grad is None else grad._version) for grad in grads]
+
     def _unhook_grads(self) -> None:
         for hook in self._grad_hooks.values():
             hook.remove()
         self._grad_hooks.clear()
 
-    def on_grad(self, index: int, parameter: Tensor) -> None:
-        """Keep the gradient that has just been accumulated."""
+    def on_grad(self, index: int) -> None:
+        """Read the gradient that has just been accumulated."""
         try:
-            grad, buffer = parameter.grad, self._buffer or self.buffer
-            if grad is None:  # an optimizer in the backward pass was faster
-                return
-            self._written[index] = True
-            if self._collecting and not self._in_step:
-                self._collected.append(index)
-            elif isinstance(buffer, HostBuffer):
-                self._bad += buffer.write([index], [grad])
-            elif not self._in_step and buffer.fits(index, grad):
-                buffer.write(index, grad)
-                self._direct.pop(index, None)
-            else:  # in a closure the buffer holds the weights; a sparse gradient has another shape
-                self._direct[index] = exact_norm(grad)
+            self._read_grads([index])
         except Exception as error:
             self.on_fault(error)
 
     def read_arrived(self) -> None:
         """Read the gradients that arrived in the backward pass; before an optimizer within it steps, those so far."""
-        self._collecting = False
-        collected, self._collected = self._collected, []
-        if isinstance(self.buffer, HostBuffer):
-            self._bad += self.buffer.write(collected, [self.parameters[index].grad for index in collected])
-        else:
-            for index in collected:
-                self.on_grad(index, self.parameters[index])
+        before, self._grads_before = self._grads_before, None
+        if before is not None:
+            now = [parameter.grad for parameter in self.parameters[: len(before)]]
+            self._read_grads(
+                [
+                    index
+                    for index, (grad, (old, writes)) in enumerate(zip(now, before, strict=True))
+                    if grad is not None and (grad is not old or grad._version != writes)
+                ]
+            )
+
+    def _read_grads(self, arrived: Sequence[int]) -> None:
+        """Read gradients that have arrived; those that an optimizer in the backward pass was faster with are None."""
+        grads = {index: grad for index in arrived if (grad := self.parameters[index].grad) is not None}
+        buffer = self.buffer
+        for index in grads:
+            self._written[index] = True
+        if isinstance(buffer, HostBuffer):
+            self._bad += buffer.write(list(grads), list(grads.values()))
+            return
+        for index, grad in grads.items():
+            if not self._in_step and buffer.fits(index, grad):
+                buffer.write(index, grad)
+                self._direct.pop(index, None)
+            else:  # in a closure the buffer holds the weights; a sparse gradient has another shape
+                self._direct[index] = exact_norm(grad)
 
     @property
     def buffer(self) -> HostBuffer | DeviceBuffer:
@@ -255,6 +277,7 @@ class OptimizerTap:
 
     def _look_before(self) -> None:
         self.read_arrived()
+        self._by_hooks |= not self._seen_passes  # a backward pass that was called by another name
         self._looking, buffer = True, self.buffer
         if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()
@@ -319,8 +342,9 @@ class OptimizerTap:
         self._in_step = self.blind = False
         self.scale = None
         if self.due:
-            self._looking = self._collecting = False
-            self._collected.clear()
+            self._looking = self._seen_passes = False
+            self._grads_before = None
+            self._passes = 0
             self._direct.clear()
             self._arrived = None
             self._bad = 0
