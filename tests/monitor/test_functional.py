@@ -1,4 +1,4 @@
-"""Gradients of gradients, and models that are also called within ``torch.func``."""
+"""Gradients of gradients, models called within ``torch.func``, backward passes under other names, reentrant ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from steadygrad.monitor import Monitor
 
-from .networks import batch, layer_norms, mlp, shown, true_grads
+from .networks import batch, layer_norms, mlp, shown, total, true_grads
 
 
 def test_gradients_that_have_a_graph_of_their_own() -> None:
@@ -56,3 +57,41 @@ def test_calls_within_torch_func_are_passed_over(per_sample: bool) -> None:
             optimizer.step()
     assert shown(monitor, "grad_norm") == pytest.approx(layer_norms(truth), rel=1e-5)
     assert not any(value != value for value in shown(monitor, "output_rms").values())
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_backward_pass_that_was_named_before_the_monitor_came(passes: int) -> None:
+    backward = torch.autograd.backward  # as `from torch.autograd import backward` keeps it
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, every=1) as monitor:
+        for _ in range(4):
+            optimizer.zero_grad()
+            for seed in range(passes):
+                x, y = batch(seed=seed)
+                backward(F.cross_entropy(model(x), y))
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+            optimizer.step()
+    assert total(monitor, "grad_norm", 0) == pytest.approx(1e-3, rel=1e-2)  # taken for unclipped
+    assert total(monitor, "grad_norm") == pytest.approx(norm.item(), rel=1e-5)
+    assert total(monitor, "grad_norm_used") == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_arrives_around_a_backward_pass_within_another_is_read(times: int) -> None:
+    """Reentrant checkpoints make one for each of their parts; clipping afterwards tells arrived from used."""
+    model, (x, y) = mlp(), batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x.requires_grad_()
+    with Monitor(model, optimizer, every=1) as monitor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            for _ in range(times):
+                middle = checkpoint(model[2:5], model[:2](x), use_reentrant=True)
+                loss = F.cross_entropy(model[5:](middle), y)
+                truth = {name: times * grad for name, grad in true_grads(model, F.cross_entropy(model(x), y)).items()}
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+            optimizer.step()
+    assert shown(monitor, "grad_norm") == pytest.approx(layer_norms(truth), rel=1e-5)
+    assert total(monitor, "grad_norm_used") == pytest.approx(1e-3, rel=1e-2)

@@ -110,23 +110,6 @@ def test_what_is_written_to_gradients_shows_in_what_was_used(write: Callable[[Te
     assert layer_norms(used) != close(truth)
 
 
-@pytest.mark.parametrize("passes", [1, 2])
-def test_a_backward_pass_that_was_named_before_the_monitor_came(passes: int) -> None:
-    backward = torch.autograd.backward  # as `from torch.autograd import backward` keeps it
-    model = mlp()
-    optimizer = sgd(model)
-    with Monitor(model, optimizer, every=1) as monitor:
-        for _ in range(4):
-            optimizer.zero_grad()
-            for seed in range(passes):
-                backward(loss_of(model, seed))
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
-            optimizer.step()
-    assert total(monitor, "grad_norm", 0) == pytest.approx(1e-3, rel=1e-2)  # taken for unclipped
-    assert total(monitor, "grad_norm") == pytest.approx(norm.item(), rel=CLOSE)
-    assert total(monitor, "grad_norm_used") == pytest.approx(1e-3, rel=1e-2)
-
-
 def test_accumulation_shows_the_sum() -> None:
     model = mlp()
     optimizer = sgd(model)

@@ -1,9 +1,9 @@
 """Read one optimizer's gradients, weights and steps, by hooks that change none of them.
 
-Which gradients arrived in a backward pass tells a comparison with those before it; then they are read (before clipping; a
-running sum under accumulation, so that the last one holds the total). Where ranks average them within the pass, or it
-starts unseen, a hook on each parameter tells it instead. The optimizer's own hooks bracket the step: weights before,
-weights after, and the gradient as it was used.
+Which gradients arrived in a backward pass tells a comparison with those before it. Then they are read: before clipping,
+and under accumulation as a running sum, so that the last one holds the total. Where ranks average them within the pass,
+or it starts unseen, a hook on each parameter tells it instead. The optimizer's own hooks bracket the step: weights
+before, weights after, and the gradient as it was used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from steadygrad.monitor.arrivals import Arrivals
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer, HostSums
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
@@ -96,13 +97,12 @@ class OptimizerTap:
         self._direct: dict[int, tuple[float, int]] = {}
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._arrived: Tensor | None = None
-        self._grads_before: list[tuple[Tensor | None, int]] | None = None  # and torch's counts of writes to them
-        self._passes = 0  # backward passes under way, one within the other
-        self._seen_passes, self._by_hooks = True, False  # whether the look saw one, and whether hooks have to
+        self._arrivals = Arrivals()
+        self._seen_pass, self._by_hooks = True, False  # whether the look saw a backward pass; whether hooks tell
         self._in_a_row = 0  # looks that followed each other step by step, but for the first
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._looking = self._stepped = self._flagged = False
-        self._probe: tuple[Tensor, Tensor] | None = None
+        self._probe: tuple[Tensor, Tensor, int] | None = None  # parameter, gradient, count of writes to it
         self.fresh = self.stale = False
         self._smallest: Tensor | None = None
         self._matrix: Tensor | None = None  # the smallest one
@@ -146,21 +146,22 @@ class OptimizerTap:
             self.rescan()
         if due and self._smallest is not None:
             grad = self._smallest.grad
-            if grad is not None and grad.is_cpu and bool(grad.any()):
-                self._probe = self._smallest, grad.clone()
+            if grad is not None and grad.is_cpu:
+                self._probe = self._smallest, grad, grad._version
 
     def before_backward(self) -> None:
         """Before a backward pass: what parameters are there, and are the gradients of the step before still there?"""
         self._by_hooks |= dist.is_available() and dist.is_initialized()
         self.rescan()
-        self._passes, self._seen_passes = self._passes + 1, True
+        self._seen_pass = True
+        self._arrivals.begin()
         self._note_grads()
         if self._probe is not None and not self.fresh:
-            parameter, kept = self._probe
+            parameter, kept, writes = self._probe
             grad = parameter.grad
             if grad is None or not bool(grad.any()):
                 self.fresh = True
-            elif torch.equal(grad, kept):
+            elif grad is kept and grad._version == writes:
                 self.stale = True
 
     def detach(self) -> None:
@@ -174,15 +175,13 @@ class OptimizerTap:
 
     def after_backward(self) -> None:
         """After a backward pass: read what has arrived."""
-        self._passes = max(self._passes - 1, 0)
+        self._arrivals.end()
         self._note_grads()
 
     def _note_grads(self) -> None:
-        """Read what has arrived so far, and note what is there while a pass is under way."""
         self.read_arrived()
-        if self._passes and not self._by_hooks:
-            grads = [parameter.grad for parameter in self.parameters]
-            self._grads_before = [(grad, -1 if grad is None else grad._version) for grad in grads]
+        if not self._by_hooks:
+            self._arrivals.note(self.parameters)
 
     def _unhook_grads(self) -> None:
         for hook in self._grad_hooks.values():
@@ -198,16 +197,9 @@ class OptimizerTap:
 
     def read_arrived(self) -> None:
         """Read the gradients that arrived in the backward pass; before an optimizer within it steps, those so far."""
-        before, self._grads_before = self._grads_before, None
-        if before is not None:
-            now = [parameter.grad for parameter in self.parameters[: len(before)]]
-            self._read_grads(
-                [
-                    index
-                    for index, (grad, (old, writes)) in enumerate(zip(now, before, strict=True))
-                    if grad is not None and (grad is not old or grad._version != writes)
-                ]
-            )
+        arrived = self._arrivals.take(self.parameters)
+        if arrived:
+            self._read_grads(arrived)
 
     def _read_grads(self, arrived: Sequence[int]) -> None:
         """Read gradients that have arrived; those that an optimizer in the backward pass was faster with are None."""
@@ -277,7 +269,7 @@ class OptimizerTap:
 
     def _look_before(self) -> None:
         self.read_arrived()
-        self._by_hooks |= not self._seen_passes  # a backward pass that was called by another name
+        self._by_hooks |= not self._seen_pass  # a backward pass that was called by another name
         self._looking, buffer = True, self.buffer
         if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()
@@ -342,9 +334,8 @@ class OptimizerTap:
         self._in_step = self.blind = False
         self.scale = None
         if self.due:
-            self._looking = self._seen_passes = False
-            self._grads_before = None
-            self._passes = 0
+            self._looking = self._seen_pass = False
+            self._arrivals.clear()
             self._direct.clear()
             self._arrived = None
             self._bad = 0
