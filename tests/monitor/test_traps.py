@@ -181,8 +181,8 @@ def test_a_closure_is_read_after_its_backward() -> None:
         for step in range(3):
             truth = layer_norms(true_grads(model, loss_of(model, seed=step)))
             optimizer.step(closure)
-            assert shown(monitor, "grad_norm") == close(truth)
-            assert shown(monitor, "grad_norm_used") == close(truth)
+            assert shown(monitor, "grad_norm") == close(truth) == shown(monitor, "grad_norm_used")
+            assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
 
 
 def test_lbfgs_shows_its_last_evaluation_and_its_true_step() -> None:

@@ -269,7 +269,6 @@ class OptimizerTap:
 
     def _look_before(self) -> None:
         self.read_arrived()
-        self._by_hooks |= not self._seen_pass  # a backward pass that was called by another name
         self._looking, buffer = True, self.buffer
         if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()
@@ -285,6 +284,7 @@ class OptimizerTap:
             self.on_fault(error)
 
     def _look_after(self) -> None:
+        self._by_hooks |= not self._seen_pass  # a backward pass that was called by another name
         buffer = self.buffer
         weights, moved = buffer.compare(self.parameters)
         grads = [parameter.grad for parameter in self.parameters]
