@@ -179,7 +179,7 @@ class OptimizerTap:
         self._note_grads()
 
     def _note_grads(self) -> None:
-        self.read_arrived()
+        self._read_arrived()
         if not self._by_hooks:
             self._arrivals.note(self.parameters)
 
@@ -195,7 +195,7 @@ class OptimizerTap:
         except Exception as error:
             self.on_fault(error)
 
-    def read_arrived(self) -> None:
+    def _read_arrived(self) -> None:
         """Read the gradients that arrived in the backward pass; before an optimizer within it steps, those so far."""
         arrived = self._arrivals.take(self.parameters)
         if arrived:
@@ -268,7 +268,7 @@ class OptimizerTap:
             self.on_broken(self, here)
 
     def _look_before(self) -> None:
-        self.read_arrived()
+        self._read_arrived()
         self._looking, buffer = True, self.buffer
         if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()

@@ -77,11 +77,12 @@ def dead_share(values: np.ndarray) -> float:
 
     Where a few entries of each show most units of a large output awake, only the others are looked for in all of it.
     """
-    units = values.shape[1 if values.ndim > 3 else -1]
+    axis = 1 if values.ndim > 3 else -1
+    units = values.shape[axis]
     if values.size > LARGE:
         asleep = np.flatnonzero(_peaks(values[_few(values.shape)]) == 0)
         if len(asleep) <= MOST * units:
-            values = values[:, asleep] if values.ndim > 3 else values[..., asleep]
+            values = values.take(asleep, axis)
     if not values.size:
         return 0.0
     peaks = _peaks(values)

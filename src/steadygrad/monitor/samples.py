@@ -129,20 +129,20 @@ def _stats_alike(samples: Sequence[Sample]) -> np.ndarray:
         deviations[drowned] = _squares(values[drowned] - columns[drowned, None] / rows)
     # So few samples of a batch deviate less from their own mean than from that of the batch.
     spread = np.maximum(deviations, 0.0) / size / (1 - 1 / rows if rows > 1 else NAN)
-    found = np.full((len(samples), len(COLUMNS)), NAN)
-    found[:, 0] = np.sqrt(squares / size)
-    found[:, 1] = columns.sum(1, dtype=np.float64) / size
-    found[:, 2] = np.maximum(flat.max(1), -flat.min(1))
-    found[:, 3] = np.sqrt(spread * (1 - 1 / batches))
-    if kind.activates:
-        found[:, 4] = _shares(flat == 0)
-    found[:, DEAD] = dead
-    if kind.bounds:
-        low, high = kind.bounds
-        found[:, 6] = _shares((flat <= low) | (flat >= high))
-    found[:, 7] = 0.0
-    found[:, NUMEL] = numels
-    return found
+    unknown = np.full(len(samples), NAN)
+    return np.column_stack(  # in the order of COLUMNS
+        [
+            np.sqrt(squares / size),
+            columns.sum(1, dtype=np.float64) / size,
+            np.maximum(flat.max(1), -flat.min(1)),
+            np.sqrt(spread * (1 - 1 / batches)),
+            _shares(flat == 0) if kind.activates else unknown,
+            dead,
+            _shares((flat <= kind.bounds[0]) | (flat >= kind.bounds[1])) if kind.bounds else unknown,
+            np.zeros(len(samples)),
+            numels,
+        ]
+    )
 
 
 def _squares(values: np.ndarray) -> np.ndarray:
