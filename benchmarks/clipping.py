@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.remedies import Gradients, GradientTransform, adaptive_clip, attach, clip_by_global_norm, global_norm
-from steadygrad.remedies.kernel import squares_kernel
+from steadygrad.signals.kernel import squares_kernel
 
 Shapes = list[tuple[int, ...]]
 IDLE_BAR, TRIGGERED_BAR, AGC_BAR = 1 / 2, 2 / 3, 5.0

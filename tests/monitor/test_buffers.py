@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from steadygrad.monitor import Monitor, optimizer_tap
+from steadygrad.monitor import Monitor, buffers, optimizer_tap
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer
 from steadygrad.monitor.norms import squares_of
 from steadygrad.records import History
@@ -59,11 +59,11 @@ def test_a_closure_brings_its_gradients_to_a_device_too() -> None:
     buffer = DeviceBuffer(weights, [True, False])
     buffer.write(1, torch.full((7,), float("nan")))
     assert buffer.arrived()[1].tolist() == [0, 7]
-    buffer.keep(weights)
+    buffer.keep(weights, trust=False)
     before, moved = buffer.compare([weights[0] + 1, weights[1]])
-    assert before[0, 0].item() == pytest.approx(weights[0].double().square().sum().item())
-    assert moved[0, 0].item() == pytest.approx(15.0, rel=1e-5)
-    assert before[0, 1].isnan()
+    assert before[0].item() == pytest.approx(weights[0].double().square().sum().item())
+    assert moved[0].item() == pytest.approx(15.0, rel=1e-5)
+    assert before[1].isnan()
     assert not buffer.fits(1, torch.zeros(6))
 
 
@@ -80,45 +80,63 @@ WEIGHTS: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use compiled kernels for few entries, too."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(buffers, "kernel_pays", lambda numel: True)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_steps_are_those_made_whatever_the_weights_are(kind: str) -> None:
+def test_steps_are_those_made_whatever_the_weights_are(kind: str, settled: bool) -> None:
     torch.manual_seed(0)
     weight = WEIGHTS[kind]()
     parameters = [nn.Parameter(weight.clone()), nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
     buffer = HostBuffer(parameters, [True, True, False])
+    if settled:
+        buffer.settle()
     wide = torch.complex128 if weight.is_complex() else torch.float64
-    for factor in (0.5, 0.75):
+    for factor in (0.5, 0.75, 0.9):
         old = [parameter.detach().clone().to(wide) for parameter in parameters]
-        buffer.keep(parameters)
+        buffer.keep(parameters, trust=settled)
         with torch.no_grad():
             for parameter in parameters:
                 parameter.mul_(factor)
         before, moved = buffer.compare(parameters)
         for index in range(2):
             step = parameters[index].detach().to(wide) - old[index]
-            assert before[0][index] == pytest.approx(old[index].norm().item() ** 2, rel=1e-5)
-            assert moved[0][index] == pytest.approx(step.norm().item() ** 2, rel=1e-5)
-        assert before[1] == [0, 0, 0]
-        assert all(math.isnan(sums[0][2]) for sums in (before, moved)), "not asked for"
+            assert before[index] == pytest.approx(old[index].norm().item() ** 2, rel=1e-5)
+            assert moved[index] == pytest.approx(step.norm().item() ** 2, rel=1e-5)
+        assert all(math.isnan(sums[2]) for sums in (before, moved)), "not asked for"
 
 
-def test_a_weight_that_is_not_finite_is_counted_and_the_others_keep_their_steps() -> None:
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_weight_that_is_not_finite_is_left_out_and_the_others_keep_their_steps(settled: bool) -> None:
     weights = [torch.tensor([[3.0, float("nan")], [4.0, float("inf")]]), torch.ones(2, 2)]
     buffer = HostBuffer(weights, [True, True])
-    buffer.keep(weights)
-    before, moved = buffer.compare([weights[0], weights[1] + 1])
-    assert before == ([25.0, 4.0], [2, 0])
-    assert moved == ([0.0, 4.0], [2, 0])
+    if settled:
+        buffer.settle()
+    buffer.keep(weights, trust=settled)
+    assert buffer.compare([weights[0], weights[1] + 1]) == ([25.0, 4.0], [0.0, 4.0])
 
 
-def test_weights_of_another_shape_are_copied_anew() -> None:
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("settled", [False, True])
+def test_weights_of_another_shape_are_copied_anew(settled: bool) -> None:
     parameter = nn.Parameter(torch.ones(4, 4))
     buffer = HostBuffer([parameter], [True])
-    buffer.keep([parameter])
+    if settled:
+        buffer.settle()
+    buffer.keep([parameter], trust=settled)
     parameter.data = torch.ones(2, 2)
-    buffer.keep([parameter])
-    before, moved = buffer.compare([torch.zeros(2, 2)])
-    assert (before[0], moved[0]) == ([4.0], [4.0])
+    buffer.keep([parameter], trust=settled)
+    assert buffer.compare([torch.zeros(2, 2)]) == ([4.0], [4.0])
+    buffer.keep([parameter], trust=settled)
+    with pytest.raises((ValueError, RuntimeError)):
+        buffer.compare([torch.ones(3, 3)])
 
 
 def test_attached_again_it_goes_on() -> None:
@@ -160,6 +178,49 @@ def test_by_default_looks_stand_further_apart_as_the_training_goes_on() -> None:
     steps = monitor.history.steps.tolist()
     assert steps[:13] == [*range(0, 120, 10), 121]
     assert {after - before for before, after in pairwise(steps) if before >= 500} == {50}
+
+
+@pytest.mark.usefixtures("kernels")
+def test_compiled_kernels_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def watched() -> Monitor:
+        model = mlp()
+        optimizer = torch.optim.AdamW(model.parameters())
+        with Monitor(model, optimizer, every=1) as monitor:
+            train(model, optimizer, 35)
+        return monitor
+
+    compiled = watched()
+    monkeypatch.setattr(buffers, "squares_kernel", lambda: None)
+    by_torch = watched()
+    for statistic in ("grad_norm", "grad_norm_used", "weight_rms", "update_ratio", "grad_nonfinite"):
+        ours, theirs = (monitor.history.column(statistic) for monitor in (compiled, by_torch))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, err_msg=statistic)
+    assert (compiled.history.column("update_ratio") != by_torch.history.column("update_ratio")).any(), "no kernel ran"
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("change", "late"),
+    [
+        (lambda weight: weight.data.neg_(), True),
+        (lambda weight: weight.detach().neg_(), False),
+        (lambda weight: setattr(weight, "data", -weight.data), False),
+    ],
+)
+def test_where_looks_follow_step_by_step_changes_of_weights_between_them_are_no_steps(
+    change: Callable[[nn.Parameter], object], late: bool
+) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, every=1) as monitor:
+        train(model, optimizer, 25)
+        for _ in range(30):
+            change(model[0].weight)
+            train(model, optimizer, 1)
+    ratios = monitor.history.column("update_ratio")[:, 0]
+    wrong = np.flatnonzero(ratios > 1.0)
+    assert (25 in wrong) is late
+    assert wrong.max(initial=0) < 35 if late else not len(wrong)
 
 
 def test_what_changes_weights_between_two_steps_does_not_count_as_a_step() -> None:

@@ -22,7 +22,6 @@ from steadygrad.remedies import (
     clip_by_parameter_norm,
     clip_by_value,
     global_norm,
-    kernel,
     norms,
     project_gradients,
 )
@@ -123,7 +122,7 @@ def either_kernel(request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with the kernel that numba compiles and with torch alone."""
     if request.param == "torch":
         monkeypatch.setattr(norms, "squares_kernel", lambda: None)
-    monkeypatch.setattr(norms, "_LARGE", 0)
+    monkeypatch.setattr(norms, "kernel_pays", lambda numel: True)
 
 
 @pytest.mark.usefixtures("either_kernel")
@@ -149,33 +148,12 @@ def test_norms_by_any_number_of_threads_in_any_layout(threads: int) -> None:
     assert found == pytest.approx([tensor.double().norm().item() for tensor in tensors], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("threads", "numel", "compiled"), [(1, 9, False), (1, 10**9, True), (4, 99, True), (4, 100, False)]
-)
-def test_the_kernel_of_one_thread_leaves_huge_sets_to_several(threads, numel, compiled, monkeypatch) -> None:
-    monkeypatch.setattr(norms, "_LARGE", 10)
-    monkeypatch.setattr(norms, "_HUGE", 400)
-    monkeypatch.setattr(norms, "squares_kernel", lambda: "compiled")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    tensors = [torch.empty(1).expand(numel - 3), torch.empty(3)]
-    assert norms._kernel_for(tensors) == ("compiled" if compiled else None)
-
-
 @pytest.mark.usefixtures("either_kernel")
 @pytest.mark.parametrize("position", [0, 5_000, 99_999])
 def test_norms_show_what_is_not_finite(position: int) -> None:
     bad, worse = torch.ones(100_000), torch.ones(100_000)
     bad[position], worse[position] = math.inf, math.nan
     assert norms.norms_of([bad, worse]) == [math.inf, pytest.approx(math.nan, nan_ok=True)]
-
-
-@pytest.mark.parametrize("broken", [ImportError, RuntimeError])
-def test_a_numba_that_does_not_work_is_done_without(broken, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(cached: bool) -> None:
-        raise broken
-
-    monkeypatch.setattr(kernel, "_compile", refuse)
-    assert kernel.squares_kernel.__wrapped__() is None
 
 
 @pytest.mark.slow

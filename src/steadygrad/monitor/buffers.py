@@ -7,38 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from steadygrad.monitor.norms import local, squares_of, with_care
+from steadygrad.monitor.norms import compilable, local, squares_of
+from steadygrad.monitor.weights import CompiledWeights, CopiedWeights, Copies
+from steadygrad.signals.kernel import SquaresKernel, kernel_pays, squares_kernel, steps_kernel
 
 __all__ = ["DeviceBuffer", "HostBuffer", "HostSums"]
 
-# Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
-BLOCK = 1024
 HostSums = tuple[list[float], list[int]]
-
-
-class _Copies:
-    """Copies of tensors side by side in one flat tensor, each padded with zeros to whole blocks.
-
-    Attributes:
-        rows: All of it, a block a row.
-        views: Each copy in the shape of its tensor.
-        blocks: How many each of them takes.
-        starts: The first row of each.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        parts = [local(tensor) for tensor in tensors]
-        wide = any(part.dtype == torch.float64 for part in parts)
-        self.blocks = [max(-(-part.numel() // BLOCK), 1) for part in parts]
-        self.starts = np.cumsum([0, *self.blocks[:-1]])
-        dtype = torch.float64 if wide else torch.float32
-        self.rows = torch.zeros(sum(self.blocks), BLOCK, device=parts[0].device, dtype=dtype)
-        flat, starts = self.rows.view(-1), (self.starts * BLOCK).tolist()
-        self.views = [
-            flat[start : start + part.numel()].view(part.shape) for start, part in zip(starts, parts, strict=True)
-        ]
 
 
 class HostBuffer:
@@ -55,19 +32,25 @@ class HostBuffer:
     def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
         self._nothing: HostSums = [math.nan] * len(weights), [0] * len(weights)
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
-        self._copies: _Copies | None = None
-        self._before = self._nothing
+        self._weights: CopiedWeights | CompiledWeights | None = None
+        self._size = sum(weight.numel() for weight in weights)
+        self._compiled: SquaresKernel | None = None
         # Gradients that arrived, with torch's count of writes to them, and whether that count has ever missed one.
         self._stamps: dict[int, tuple[Tensor, int]] = {}
         self._unnoticed = False
         self.clear()
+
+    def settle(self) -> None:
+        """Read by compiled kernels from now on, if they pay: not before many looks follow, as they take a second."""
+        if self._compiled is None and kernel_pays(self._size) and (kernel := squares_kernel()) is not None:
+            self._compiled, self._weights = kernel, None
 
     def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:
         """Measure gradients that have arrived; of several the last one counts. Return how many entries are not finite.
 
         Those that an optimizer in the backward pass was faster with are None.
         """
-        found = squares_of(grads)
+        found = squares_of(grads, self._compiled)
         for index, grad, squares, bad in zip(indices, grads, *found, strict=True):
             self._arrived[0][index], self._arrived[1][index] = squares, bad
             if grad is not None:
@@ -84,33 +67,23 @@ class HostBuffer:
         self._stamps.clear()
 
     @torch.no_grad()
-    def keep(self, weights: Sequence[Tensor]) -> None:
-        """Copy the weights before a step."""
-        parts = [_here(weights[index]) for index in self._wanted]
-        if not parts:
-            return
-        copies = self._copies
-        if copies is None or any(view.shape != part.shape for view, part in zip(copies.views, parts, strict=True)):
-            copies = self._copies = _Copies(parts)
-        torch._foreach_copy_(copies.views, parts)
-        self._before = self._sums(copies)
+    def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
+        """Keep the weights before a step; with ``trust``, those after the last one where nothing tells of a change."""
+        parts = [weights[index] for index in self._wanted]
+        if parts:
+            if self._weights is None or not self._weights.fits(parts):
+                steps = steps_kernel() if self._compiled is not None and all(map(compilable, parts)) else None
+                self._weights = CopiedWeights(parts) if steps is None else CompiledWeights(parts, steps)
+            self._weights.keep(parts, trust)
 
     @torch.no_grad()
-    def compare(self, weights: Sequence[Tensor]) -> tuple[HostSums, HostSums]:
-        """Return the sums over the weights before the step, and over the step."""
-        copies = self._copies
-        if copies is None:
-            return self._nothing, self._nothing
-        torch._foreach_sub_(copies.views, [_here(weights[index]) for index in self._wanted])
-        return self._before, self._sums(copies)
-
-    @np.errstate(all="ignore")
-    def _sums(self, copies: _Copies) -> HostSums:
-        rows = copies.rows.numpy()
-        squares = np.add.reduceat(np.vecdot(rows, rows), copies.starts, dtype=np.float64).tolist()
-        found = self._nothing[0].copy(), self._nothing[1].copy()
-        for index, total, bad in zip(self._wanted, *with_care(squares, copies.views), strict=True):
-            found[0][index], found[1][index] = total, bad
+    def compare(self, weights: Sequence[Tensor]) -> tuple[list[float], list[float]]:
+        """Return the sums of squares of the weights before the step, and of the step."""
+        found = self._nothing[0].copy(), self._nothing[0].copy()
+        if self._weights is not None:
+            for sums, seen in zip(found, self._weights.compare([weights[i] for i in self._wanted]), strict=True):
+                for index, total in zip(self._wanted, seen, strict=True):
+                    sums[index] = total
         return found
 
     def used(self, grads: Sequence[Tensor | None], trust: bool) -> HostSums:
@@ -124,16 +97,11 @@ class HostBuffer:
         }
         again = [i for i in range(len(grads)) if i not in same] if trust and not self._unnoticed else range(len(grads))
         found = self._arrived[0].copy(), self._arrived[1].copy()
-        for index, total, bad in zip(again, *squares_of([grads[index] for index in again]), strict=True):
+        read = squares_of([grads[index] for index in again], self._compiled)
+        for index, total, bad in zip(again, *read, strict=True):
             self._unnoticed |= index in same and total != found[0][index]
             found[0][index], found[1][index] = total, bad
         return found
-
-
-def _here(weight: Tensor) -> Tensor:
-    """Return what of a weight lies here."""
-    plain = type(weight) is nn.Parameter and weight.layout is torch.strided and not weight.is_complex()
-    return weight if plain else local(weight)
 
 
 class DeviceBuffer:
@@ -149,7 +117,7 @@ class DeviceBuffer:
     """
 
     def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
-        copies = _Copies(weights)
+        copies = Copies(weights)
         self._rows, self._views = copies.rows, copies.views
         device = self._rows.device
         self._tensor_of_row = torch.from_numpy(np.repeat(np.arange(len(weights)), copies.blocks)).to(device)
@@ -171,15 +139,15 @@ class DeviceBuffer:
         rows = torch.stack([norms.square(), (~finite).sum(1).double()])
         return rows.new_zeros(2, len(self._views)).index_add_(1, self._tensor_of_row, rows)
 
-    def keep(self, weights: Sequence[Tensor]) -> None:
+    def keep(self, weights: Sequence[Tensor], trust: bool = False) -> None:
         """Copy the weights before a step."""
         self._before = self._sums_of(weights)
 
     def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the sums over the weights before the step, and over the step."""
+        """Return the sums of squares of the weights before the step, and of the step."""
         for view, weight in zip(self._views, weights, strict=True):
             view.sub_(local(weight).to(view.dtype))
-        before, moved = (sums.masked_fill(self._unwanted, math.nan) for sums in (self._before, self.arrived()))
+        before, moved = (sums[0].masked_fill(self._unwanted, math.nan) for sums in (self._before, self.arrived()))
         return before, moved
 
     def used(self, grads: Sequence[Tensor | None]) -> Tensor:

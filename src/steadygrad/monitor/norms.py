@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from steadygrad.signals.kernel import SquaresKernel
 
 __all__ = [
     "WIDE",
+    "compilable",
     "exact_norm",
     "local",
     "squares_of",
@@ -67,22 +70,40 @@ def _sum_of_squares(values: np.ndarray) -> float:
     return float(np.vecdot(stretches, stretches).sum(dtype=np.float64)) + float(np.dot(rest, rest))
 
 
+def compilable(tensor: Tensor | None) -> bool:
+    """Whether a compiled kernel can read it."""
+    return (
+        (type(tensor) is Tensor or type(tensor) is nn.Parameter)
+        and tensor.dtype is torch.float32
+        and tensor.layout is torch.strided
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+    )
+
+
 @torch.no_grad()
-def squares_of(tensors: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:
+def squares_of(tensors: Sequence[Tensor | None], kernel: SquaresKernel | None = None) -> tuple[list[float], list[int]]:
     """Return the sum of squares of each CPU tensor's finite entries, and how many are not; of None, NaN and 0.
 
-    All are read in one call: one by one, calls would take longer than the arithmetic.
+    All are read in one call: one by one, calls would take longer than the arithmetic. A ``kernel`` reads what it can.
     """
+    squares = [0.0] * len(tensors)
+    compiled: dict[int, Tensor] = {}
+    if kernel is not None:
+        compiled = {owner: tensor for owner, tensor in enumerate(tensors) if tensor is not None and compilable(tensor)}
+        for owner, total in zip(compiled, kernel(list(compiled.values())), strict=True):
+            squares[owner] = total
     pieces: list[Tensor] = []
     owners: list[int] = []
     for owner, tensor in enumerate(tensors):
+        if owner in compiled:
+            continue
         if type(tensor) is Tensor and tensor.dtype in WIDE and tensor.layout is torch.strided:
             if tensor.numel() <= PIECE:
                 pieces.append(tensor)
             else:
                 pieces += tensor.reshape(-1).split(PIECE)
             owners += [owner] * (len(pieces) - len(owners))
-    squares = [0.0] * len(tensors)
     for owner, norm in zip(owners, torch._foreach_norm(pieces) if pieces else (), strict=True):
         squares[owner] += (value := norm.item()) * value
     return with_care(squares, tensors)

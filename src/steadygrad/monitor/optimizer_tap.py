@@ -32,6 +32,7 @@ __all__ = ["OptimizerTap"]
 
 SETTLED = 10  # after so many looks in a row, one of so many asks for what is written behind torch's back
 Sums = Tensor | HostSums
+Squares = Tensor | list[float]
 
 
 class _GradHook:
@@ -144,6 +145,8 @@ class OptimizerTap:
             self._unhook_grads()
         elif self._by_hooks and not self._grad_hooks:
             self.rescan()
+        if self._in_a_row > SETTLED and isinstance(self._buffer, HostBuffer):
+            self._buffer.settle()
         if due and self._smallest is not None:
             grad = self._smallest.grad
             if grad is not None and grad.is_cpu:
@@ -229,6 +232,11 @@ class OptimizerTap:
         return self._buffer
 
     @property
+    def _settled(self) -> bool:
+        """Whether this look may rely on what torch notices: all but one of so many that follow each other may."""
+        return self._in_a_row > SETTLED and self._in_a_row % SETTLED > 0
+
+    @property
     def on_host(self) -> bool:
         """Whether what is watched lies on a CPU, where a number may be waited for."""
         return bool(self.parameters) and self.parameters[0].device.type == "cpu"
@@ -237,7 +245,7 @@ class OptimizerTap:
         """Note that a loss scaler did not call the optimizer's step because of an overflow."""
         if self.due:
             arrived = self.buffer.arrived()
-            self._send(arrived, arrived, arrived, arrived, skipped=True)
+            self._send(arrived, arrived, arrived[0], arrived[0], skipped=True)
         self._finish()
 
     @property
@@ -272,7 +280,7 @@ class OptimizerTap:
         self._looking, buffer = True, self.buffer
         if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()
-        buffer.keep(self.parameters)
+        buffer.keep(self.parameters, trust=self._settled)
 
     def _after(self, *_: Any) -> None:
         try:
@@ -289,18 +297,17 @@ class OptimizerTap:
         weights, moved = buffer.compare(self.parameters)
         grads = [parameter.grad for parameter in self.parameters]
         if isinstance(buffer, HostBuffer):
-            settled = self._in_a_row > SETTLED and self._in_a_row % SETTLED > 0
             # Fused kernels scale gradients within the step, and torch does not count it.
             fused = any(group.get("fused") for group in self.optimizer.param_groups)
-            used = buffer.used(grads, trust=settled and not fused and self.scale is None)
+            used = buffer.used(grads, trust=self._settled and not fused and self.scale is None)
             self._send(buffer.arrived(), used, weights, moved)  # a closure has brought more
-            if self._matrix is not None and not settled:
+            if self._matrix is not None and not self._settled:
                 self._last_weights = self._matrix, _norm(self._matrix)
         else:
             assert self._arrived is not None
             self._send(self._arrived, buffer.used(grads), weights, moved)
 
-    def _send(self, arrived: Sums, used: Sums, weights: Sums, moved: Sums, skipped: bool = False) -> None:
+    def _send(self, arrived: Sums, used: Sums, weights: Squares, moved: Squares, skipped: bool = False) -> None:
         """Bring the sums of a look to the host and hand them on."""
         read = StepRead(
             step=self.steps,
@@ -312,7 +319,7 @@ class OptimizerTap:
             direct=dict(self._direct),
         )
         together: Callable[..., Any] = torch.stack if isinstance(arrived, Tensor) else np.array
-        rows = sum_over_shards(self.parameters, together([*arrived, *used, weights[0], moved[0]]))
+        rows = sum_over_shards(self.parameters, together([*arrived, *used, weights, moved]))
         if skipped:  # no more than the gradients that arrived was there to be read
             rows[2:] = math.nan
         scale = np.array(math.nan) if self.scale is None else self.scale

@@ -9,14 +9,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from steadygrad.remedies.kernel import Kernel, squares_kernel
+from steadygrad.signals.kernel import kernel_pays, squares_kernel
 from steadygrad.signals.moments import sum_of_squares
 
 __all__ = ["HALF", "entries", "global_norm", "norms_of", "peaks_of", "unit_norms"]
 
 _ROW = 1 << 10  # entries; a float32 norm over so many errs by less than 1e-6, over 4e7 by 3e-3
-_LARGE = 1 << 20  # entries: a set worth loading the compiled kernel
-_HUGE = 1 << 25  # entries times threads: beyond it the kernel, which has one thread, is slower than torch with several
 # Squares below float32's smallest normal number (1.2e-38) may be lost; beside a mean square of 1e-24 they are nothing.
 _SAFE_MEAN_SQUARE = 1e-24
 _SQUARES_FIT = (1e-140, 1e140)  # float64 squares of entries in this range neither vanish nor overflow
@@ -63,18 +61,13 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
 def _norms_alike(tensors: list[Tensor], dtype: torch.dtype) -> list[float]:
     """Return the norms of some tensors of one device and dtype."""
     if tensors[0].is_cpu:
-        if dtype is torch.float32 and (kernel := _kernel_for(tensors)) is not None:
+        reads = dtype is torch.float32 and kernel_pays(sum(tensor.numel() for tensor in tensors))
+        if reads and (kernel := squares_kernel()) is not None:
             return [math.sqrt(squares) for squares in kernel([t if t.is_contiguous() else _flat(t) for t in tensors])]
         norms = _norms_by_rows(tensors)
     else:  # accelerators sum in a tree, exactly enough
         norms = _norms_in_one_call(tensors, torch.float32 if dtype in HALF else dtype)
     return [_checked(norm, tensor) for norm, tensor in zip(norms, tensors, strict=True)]
-
-
-def _kernel_for(tensors: list[Tensor]) -> Kernel | None:
-    """Return the compiled kernel where it is faster than torch, which reads with all its threads."""
-    numel, threads = sum(tensor.numel() for tensor in tensors), torch.get_num_threads()
-    return squares_kernel() if numel > _LARGE and (threads == 1 or numel * threads < _HUGE) else None
 
 
 def _norms_by_rows(tensors: list[Tensor]) -> list[float]:
