@@ -57,6 +57,14 @@ def test_what_samples_share_does_not_drown_their_difference() -> None:
     assert output_stats(KINDS["linear"], output)[place] == pytest.approx(truth, rel=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1e20])
+def test_samples_of_any_scale_tell_the_same(scale: float) -> None:
+    output = made("linear", (40, 4096), 0)
+    plain, scaled = (np.array(output_stats(KINDS["linear"], factor * output)) for factor in (1.0, scale))
+    scaled[:4] /= scale
+    np.testing.assert_allclose(scaled, plain, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(4096, 40), (40, 4096), (16, 70, 96), (64, 24, 28, 28), (9, 600, 7, 7)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_large_outputs_a_sample_is_read(kind: str, shape: tuple[int, ...]) -> None:

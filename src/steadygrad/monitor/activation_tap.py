@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from steadygrad.monitor.compiled_stats import Readers
 from steadygrad.monitor.hooks import make_inert, within_transform
 from steadygrad.monitor.norms import exact_norm
 from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
@@ -46,10 +47,11 @@ def inner_model(model: nn.Module) -> nn.Module:
 
 @dataclass
 class Watch:
-    """Whether the coming step is looked at; shared by all hooks of a monitor."""
+    """Whether the coming step is looked at, and by which compiled kernels if any; shared by all hooks of a monitor."""
 
     due: bool = False
     muted: bool = False
+    readers: Readers | None = None
 
 
 @dataclass
@@ -179,17 +181,35 @@ class ActivationTap:
                 return
             row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
             self._kept.grads.pop(row, None)  # of several calls the last one counts
-            values = as_array(tensor)
-            if values is not None and values.ndim > 1:
-                self._kept.outputs[row] = sample_of(hook.kind, values)
-            else:
-                self._kept.outputs[row] = exact_stats(hook.kind, tensor.detach())
+            self._kept.outputs[row] = self._read_output(hook.kind, tensor)
             if node is not None:  # a hook on the node costs half of one on the tensor
                 node.register_prehook(lambda grads: self._seen_grad(row, grads[place]))
             elif tensor.requires_grad:
                 tensor.register_hook(lambda grad: self._seen_grad(row, grad))
         except Exception as error:
             self._on_fault(error)
+
+    def _read_output(self, kind: OutputKind, output: Tensor) -> Sample | list[float]:
+        """Return the statistics of an output, or a sample to be read with others."""
+        compiled = self.watch.readers
+        if compiled is not None and output.dim() > 1 and (stats := compiled.outputs(kind, output)) is not None:
+            return stats
+        values = as_array(output)
+        if values is not None and values.ndim > 1:
+            return sample_of(kind, values)
+        return exact_stats(kind, output.detach())
+
+    def _read_grad(self, grad: Tensor) -> np.ndarray | list[float]:
+        """Return the same of an output's gradient."""
+        compiled = self.watch.readers
+        if compiled is not None and grad.dim() > 0 and (rms := compiled.grads(grad)) is not None:
+            return [rms, 0.0, NAN]
+        values = as_array(grad)
+        if values is not None and values.ndim > 0:
+            return sampled(values)
+        norm, bad = exact_norm(grad)
+        subnormal = _subnormal(grad).item() if grad.dtype == torch.float16 else NAN
+        return [_rms(norm, grad.numel() - bad), bad, subnormal]
 
     def traced(self, hook: _ForwardHook, output: Any) -> None:
         """Measure an output in compiled code; no exception may be caught here, and no number read."""
@@ -201,13 +221,7 @@ class ActivationTap:
         try:
             if grad is None or row in self._kept.grads:  # of several calls the last one's gradient comes first
                 return
-            values = as_array(grad)
-            if values is not None and values.ndim > 0:
-                self._kept.grads[row] = sampled(values)
-            else:
-                norm, bad = exact_norm(grad)
-                subnormal = _subnormal(grad).item() if grad.dtype == torch.float16 else NAN
-                self._kept.grads[row] = [_rms(norm, grad.numel() - bad), bad, subnormal]
+            self._kept.grads[row] = self._read_grad(grad)
         except Exception as error:
             self._on_fault(error)
 
@@ -240,9 +254,9 @@ def _fill(tables: list[tuple[np.ndarray, dict[int, Any]]], stats: Callable[[list
     for rows, (table, kept) in zip(samples, tables, strict=True):
         table[rows] = read[start : start + len(rows)]
         start += len(rows)
-        for row, each in kept.items():
-            if isinstance(each, list):
-                table[row] = each
+        numbers = {row: each for row, each in kept.items() if isinstance(each, list)}
+        if numbers:
+            table[list(numbers)] = list(numbers.values())
 
 
 def _rms(norm: float, count: int) -> float:

@@ -34,7 +34,7 @@ class HostBuffer:
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
         self._weights: CopiedWeights | CompiledWeights | None = None
         self._size = sum(weight.numel() for weight in weights)
-        self._compiled: SquaresKernel | None = None
+        self.compiled: SquaresKernel | None = None
         # Gradients that arrived, with torch's count of writes to them, and whether that count has ever missed one.
         self._stamps: dict[int, tuple[Tensor, int]] = {}
         self._unnoticed = False
@@ -42,15 +42,15 @@ class HostBuffer:
 
     def settle(self) -> None:
         """Read by compiled kernels from now on, if they pay: not before many looks follow, as they take a second."""
-        if self._compiled is None and kernel_pays(self._size) and (kernel := squares_kernel()) is not None:
-            self._compiled, self._weights = kernel, None
+        if self.compiled is None and kernel_pays(self._size) and (kernel := squares_kernel()) is not None:
+            self.compiled, self._weights = kernel, None
 
     def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:
         """Measure gradients that have arrived; of several the last one counts. Return how many entries are not finite.
 
         Those that an optimizer in the backward pass was faster with are None.
         """
-        found = squares_of(grads, self._compiled)
+        found = squares_of(grads, self.compiled)
         for index, grad, squares, bad in zip(indices, grads, *found, strict=True):
             self._arrived[0][index], self._arrived[1][index] = squares, bad
             if grad is not None:
@@ -72,7 +72,7 @@ class HostBuffer:
         parts = [weights[index] for index in self._wanted]
         if parts:
             if self._weights is None or not self._weights.fits(parts):
-                steps = steps_kernel() if self._compiled is not None and all(map(compilable, parts)) else None
+                steps = steps_kernel() if self.compiled is not None and all(map(compilable, parts)) else None
                 self._weights = CopiedWeights(parts) if steps is None else CompiledWeights(parts, steps)
             self._weights.keep(parts, trust)
 
@@ -97,7 +97,7 @@ class HostBuffer:
         }
         again = [i for i in range(len(grads)) if i not in same] if trust and not self._unnoticed else range(len(grads))
         found = self._arrived[0].copy(), self._arrived[1].copy()
-        read = squares_of([grads[index] for index in again], self._compiled)
+        read = squares_of([grads[index] for index in again], self.compiled)
         for index, total, bad in zip(again, *read, strict=True):
             self._unnoticed |= index in same and total != found[0][index]
             found[0][index], found[1][index] = total, bad

@@ -20,6 +20,7 @@ from steadygrad.diagnosis import clipping_report, judge_history
 from steadygrad.errors import AlarmError, SteadygradWarning, UsageError
 from steadygrad.monitor.activation_tap import Watch
 from steadygrad.monitor.alarms import Alarms, Sink
+from steadygrad.monitor.compiled_stats import readers
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.incidents import Incidents
 from steadygrad.monitor.listeners import listen, unlisten
@@ -96,8 +97,7 @@ class Monitor:
         self._attached = self._faulty = False
         self._watch = Watch()
         self._incidents = Incidents(on_nonfinite, capsules, self._alarms, self._watch)
-        self._delivery = Delivery()
-        self._places = Places()
+        self._delivery, self._places = Delivery(), Places()
         self._watched: list[WatchedModel] = []
         self._taps: list[OptimizerTap] = []
         self._next_look: dict[int, int] = {}
@@ -362,6 +362,7 @@ class Monitor:
         if due or tap.due:
             tap.begin_round(due)
             self._watch.due = any(tap.due for tap in self._taps)
+            self._watch.readers = self._watch.readers or (readers() if tap.compiled else None)
             for watched in self._watched:
                 watched.outputs.arm(self._watch.due)
             self._delivery.poll(hold=self._hold if self._watch.due else 0)

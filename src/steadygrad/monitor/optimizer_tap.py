@@ -200,8 +200,7 @@ class OptimizerTap:
 
     def _read_arrived(self) -> None:
         """Read the gradients that arrived in the backward pass; before an optimizer within it steps, those so far."""
-        arrived = self._arrivals.take(self.parameters)
-        if arrived:
+        if arrived := self._arrivals.take(self.parameters):
             self._read_grads(arrived)
 
     def _read_grads(self, arrived: Sequence[int]) -> None:
@@ -230,6 +229,11 @@ class OptimizerTap:
             else:
                 self._buffer = DeviceBuffer(self.parameters, wanted)
         return self._buffer
+
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled kernels read what is watched."""
+        return isinstance(self._buffer, HostBuffer) and self._buffer.compiled is not None
 
     @property
     def _settled(self) -> bool:

@@ -16,9 +16,9 @@ import torch
 from steadygrad.monitor.norms import exact_norm
 from steadygrad.monitor.output_stats import COLUMNS, OutputKind, dead_share, exact_stats
 
-__all__ = ["Sample", "grad_stats", "sample_of", "sample_stats", "sampled"]
+__all__ = ["Sample", "grad_stats", "sample_of", "sample_stats", "sampled", "spread"]
 
-DEAD, NUMEL = COLUMNS.index("dead_fraction"), COLUMNS.index("output_numel")
+DEAD, NUMEL, SIGNAL = (COLUMNS.index(name) for name in ("dead_fraction", "output_numel", "output_signal"))
 NAN = float("nan")
 SAFE = (1e-12, 1e15)  # sums and squares of entries within are far from the ends of float32
 # Below this share of the mean square the deviation over the batch drowns in the rounding of float32 sums.
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 
 
 @lru_cache(maxsize=2**12)
-def _spread(shape: tuple[int, ...]) -> tuple[slice, ...]:
+def spread(shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Return which entries of an output are read: about ``ENOUGH``, spread over its dimensions.
 
     Entries of one sample of the batch are alike, as those of one unit are: a few of many of them tell more.
@@ -66,7 +66,7 @@ def _spread(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 def sampled(values: np.ndarray) -> np.ndarray:
     """Return a copy of about ``ENOUGH`` of an array's entries, spread over its dimensions."""
-    return values[_spread(values.shape)].copy()
+    return values[spread(values.shape)].copy()
 
 
 def sample_of(kind: OutputKind, values: np.ndarray) -> Sample:
@@ -84,6 +84,9 @@ def sample_stats(samples: Sequence[Sample]) -> np.ndarray:
         sample = samples[place]
         found[place] = exact_stats(sample.kind, torch.from_numpy(sample.values))
         found[place, [DEAD, NUMEL]] = sample.dead, sample.numel
+    # So few samples of a batch deviate less from their own mean than from that of the batch.
+    rows, batches = np.array([(len(sample.values), sample.batch) for sample in samples], dtype=float).reshape(-1, 2).T
+    found[:, SIGNAL] *= np.sqrt((1 - 1 / batches) / (1 - 1 / rows))
     return found
 
 
@@ -121,21 +124,19 @@ def _stats_alike(samples: Sequence[Sample]) -> np.ndarray:
     values = np.concatenate([sample.values for sample in samples]).reshape(len(samples), rows, -1)
     flat = values.reshape(len(samples), -1)
     size = flat.shape[1]
-    batches, numels, dead = np.array([(sample.batch, sample.numel, sample.dead) for sample in samples]).T
+    numels, dead = np.array([(sample.numel, sample.dead) for sample in samples]).T
     squares, columns = _squares(values), values.sum(1)
     deviations = squares - _squares(columns[:, None]) / rows
     drowned = deviations < DROWNED * squares
     if drowned.any():
         deviations[drowned] = _squares(values[drowned] - columns[drowned, None] / rows)
-    # So few samples of a batch deviate less from their own mean than from that of the batch.
-    spread = np.maximum(deviations, 0.0) / size / (1 - 1 / rows if rows > 1 else NAN)
     unknown = np.full(len(samples), NAN)
     return np.column_stack(  # in the order of COLUMNS
         [
             np.sqrt(squares / size),
             columns.sum(1, dtype=np.float64) / size,
             np.maximum(flat.max(1), -flat.min(1)),
-            np.sqrt(spread * (1 - 1 / batches)),
+            np.sqrt(np.maximum(deviations, 0.0) / size),
             _shares(flat == 0) if kind.activates else unknown,
             dead,
             _shares((flat <= kind.bounds[0]) | (flat >= kind.bounds[1])) if kind.bounds else unknown,

@@ -10,19 +10,29 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from ctypes import CFUNCTYPE, c_ssize_t, c_void_p
+from ctypes import CFUNCTYPE, PYFUNCTYPE, c_ssize_t, c_void_p
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["SquaresKernel", "StepsKernel", "kernel_pays", "squares_kernel", "steps_kernel"]
+__all__ = [
+    "SUMS_MAY_CHANGE",
+    "SquaresKernel",
+    "StepsKernel",
+    "callable_of",
+    "first_that_works",
+    "kernel_pays",
+    "squares_kernel",
+    "steps_kernel",
+]
 
 _LARGE = 1 << 20  # entries: a set worth loading a compiled kernel
 _HUGE = 1 << 25  # entries times threads: beyond it a kernel, which has one thread, is slower than torch with several
-_SUMS = {"reassoc", "contract"}  # what the order of sums may be changed to; NaN and inf keep their meaning
+SUMS_MAY_CHANGE = {"reassoc", "contract"}  # their order, and NaN and inf keep their meaning: for ``fastmath``
+Built = TypeVar("Built")
 SquaresKernel = Callable[[Sequence[Tensor]], list[float]]
 StepsKernel = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[list[float], list[float]]]
 
@@ -40,7 +50,7 @@ def squares_kernel() -> SquaresKernel | None:
     Returns:
         None if numba is not installed or does not work.
     """
-    return _compiled(_compile_squares)
+    return first_that_works(_compile_squares)
 
 
 @cache
@@ -52,20 +62,31 @@ def steps_kernel() -> StepsKernel | None:
     Returns:
         None if numba is not installed or does not work.
     """
-    return _compiled(_compile_steps)
+    return first_that_works(_compile_steps)
 
 
-def _compiled(compile_it: Callable[[Any, bool], Any]) -> Any:
-    for cached in (True, False):  # there may be no folder to write the cache to
-        with suppress(Exception):  # broken installations raise more than ImportError
-            return compile_it(import_module("numba"), cached)
+def first_that_works(build: Callable[[Any, bool], Built]) -> Built | None:
+    """Return ``build(numba, cached)``, else the same without a cache, else None.
+
+    There may be no folder to write a cache to; broken installations raise more than ImportError.
+    """
+    for cached in (True, False):
+        with suppress(Exception):
+            return build(import_module("numba"), cached)
     return None
+
+
+def callable_of(compiled: Any, *types: Any, returns: Any = None, alone: bool = False) -> Callable[..., Any]:
+    """Return a function of arguments of some ``ctypes``, which runs a numba ``cfunc``, ``alone`` or beside others."""
+    run = (PYFUNCTYPE if alone else CFUNCTYPE)(returns, *types)(compiled.address)
+    run.keeps = compiled  # type: ignore[attr-defined]  # its machine code lives as long as it does
+    return run
 
 
 def _compile_squares(numba: Any, cached: bool) -> SquaresKernel:
     types = "void(CPointer(CPointer(float32)), CPointer(intp), CPointer(float64), intp)"
 
-    @numba.cfunc(types, cache=cached, fastmath=_SUMS)  # type: ignore[untyped-decorator]
+    @numba.cfunc(types, cache=cached, fastmath=SUMS_MAY_CHANGE)  # type: ignore[untyped-decorator]
     def sum_squares(tensors: Any, counts: Any, sums: Any, number: int) -> None:
         for which in range(number):
             entries = numba.carray(tensors[which], counts[which])
@@ -74,7 +95,7 @@ def _compile_squares(numba: Any, cached: bool) -> SquaresKernel:
                 total += numba.float64(entries[i]) * numba.float64(entries[i])
             sums[which] = total
 
-    run = _callable(sum_squares, pointers=3)
+    run = _on_arrays(sum_squares, pointers=3)
 
     def kernel(tensors: Sequence[Tensor]) -> list[float]:
         sums = array("d", bytes(8 * len(tensors)))
@@ -90,7 +111,7 @@ def _compile_steps(numba: Any, cached: bool) -> StepsKernel:
         "CPointer(float64), CPointer(float64), intp)"
     )
 
-    @numba.cfunc(types, cache=cached, fastmath=_SUMS)  # type: ignore[untyped-decorator]
+    @numba.cfunc(types, cache=cached, fastmath=SUMS_MAY_CHANGE)  # type: ignore[untyped-decorator]
     def sum_steps(tensors: Any, copies: Any, counts: Any, moved: Any, squares: Any, number: int) -> None:
         for which in range(number):
             entries, copy = numba.carray(tensors[which], counts[which]), numba.carray(copies[which], counts[which])
@@ -105,7 +126,7 @@ def _compile_steps(numba: Any, cached: bool) -> StepsKernel:
                 total += value * value
             moved[which], squares[which] = steps, total
 
-    run = _callable(sum_steps, pointers=5)
+    run = _on_arrays(sum_steps, pointers=5)
 
     def kernel(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> tuple[list[float], list[float]]:
         moved, squares = (array("d", bytes(8 * len(tensors))) for _ in range(2))
@@ -115,10 +136,9 @@ def _compile_steps(numba: Any, cached: bool) -> StepsKernel:
     return kernel
 
 
-def _callable(compiled: Any, pointers: int) -> Callable[..., None]:
+def _on_arrays(compiled: Any, pointers: int) -> Callable[..., None]:
     """Return a function of a number and of so many arrays, of which the compiled one gets the addresses."""
-    run = CFUNCTYPE(None, *[c_void_p] * pointers, c_ssize_t)(compiled.address)
-    run.keeps = compiled  # type: ignore[attr-defined]  # its machine code lives as long as it does
+    run = callable_of(compiled, *[c_void_p] * pointers, c_ssize_t)
     return lambda number, *arrays: run(*(each.buffer_info()[0] for each in arrays), number)
 
 
