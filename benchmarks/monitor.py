@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
 from steadygrad.monitor.monitor import HELD, LAST_GAP
+from steadygrad.signals.kernel import squares_kernel
 
 DRAWS, SEED = 2000, 0
 PIECE = 2 * (HELD + 1)  # steps timed: whole groups of the looks that are worked on together
@@ -283,7 +284,10 @@ def main() -> int:
     parser.add_argument("--watch", nargs="*", default=WATCHES, choices=WATCHES)
     parser.add_argument("--seconds", type=float, default=120.0, help="time for a network")
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
+    parser.add_argument("--without-numba", action="store_true", help="as if it were not installed: by torch alone")
     options = parser.parse_args()
+    if options.without_numba:
+        sys.modules["numba"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
     logging.getLogger("steadygrad").disabled = True
     watchers = {
@@ -291,7 +295,8 @@ def main() -> int:
         for watcher in installed(options.watch)
         for turn in ((IDLE, LOOK) if watcher == "default" else (watcher,))
     }
-    print(f"torch {torch.__version__}, {platform.machine()}, one thread, pieces of {PIECE} steps")
+    kernels = "with numba" if squares_kernel() else "without numba"
+    print(f"torch {torch.__version__} {kernels}, {platform.machine()}, one thread, pieces of {PIECE} steps")
     print(f"{'network':<10}{'watched by':<20}{'ratio':>7}{'95 % interval':>18}{'rounds':>8}{'step':>10}")
     failed, costs = False, []
     for name in options.models:

@@ -85,7 +85,7 @@ WEIGHTS: dict[str, Callable[[], torch.Tensor]] = {
 def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use compiled kernels for few entries, too."""
     pytest.importorskip("numba")
-    monkeypatch.setattr(buffers, "kernel_pays", lambda numel: True)
+    monkeypatch.setattr(buffers, "kernel_pays", lambda numel, least: True)
 
 
 @pytest.mark.usefixtures("kernels")

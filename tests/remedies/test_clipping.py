@@ -122,7 +122,7 @@ def either_kernel(request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with the kernel that numba compiles and with torch alone."""
     if request.param == "torch":
         monkeypatch.setattr(norms, "squares_kernel", lambda: None)
-    monkeypatch.setattr(norms, "kernel_pays", lambda numel: True)
+    monkeypatch.setattr(norms, "kernel_pays", lambda numel, least: True)
 
 
 @pytest.mark.usefixtures("either_kernel")

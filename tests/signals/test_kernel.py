@@ -69,7 +69,6 @@ def test_a_numba_that_does_not_work_is_done_without(broken, which: str, monkeypa
     ("threads", "numel", "pays"), [(1, 9, False), (1, 10**9, True), (4, 99, True), (4, 100, False)]
 )
 def test_a_kernel_of_one_thread_leaves_huge_sets_to_several(threads, numel, pays, monkeypatch) -> None:
-    monkeypatch.setattr(kernel, "_LARGE", 10)
     monkeypatch.setattr(kernel, "_HUGE", 400)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert kernel_pays(numel) is pays
+    assert kernel_pays(numel, least=10) is pays

@@ -1,4 +1,4 @@
-"""Tell which gradients arrived in a backward pass, without a hook on each parameter."""
+"""Tell which gradients arrived in a backward pass, without a hook on each parameter, and which were never zeroed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["Arrivals"]
+__all__ = ["Arrivals", "Leftover"]
 
 
 class Arrivals:
@@ -46,3 +46,30 @@ class Arrivals:
             for place, (grad, (old, writes)) in enumerate(zip(now, before, strict=True))
             if grad is not None and (grad is not old or grad._version != writes)
         ]
+
+
+class Leftover:
+    """Tell by one parameter whether backward passes add to the gradients of the step before."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor, int] | None = None  # parameter, gradient, count of writes to it
+        self._zeroed = self._there = False
+
+    def begin(self, parameter: Tensor | None) -> None:
+        """Keep what gradient a step leaves behind; none of None, and none that must be waited for."""
+        grad = None if parameter is None else parameter.grad
+        self._kept = None if parameter is None or grad is None or not grad.is_cpu else (parameter, grad, grad._version)
+        self._zeroed = self._there = False
+
+    def look(self) -> None:
+        """Look before a backward pass whether it is still there."""
+        if self._kept is not None and not self._zeroed:
+            parameter, kept, writes = self._kept
+            grad = parameter.grad
+            self._zeroed = grad is None or not bool(grad.any())
+            self._there |= grad is kept and kept._version == writes and not self._zeroed
+
+    @property
+    def found(self) -> bool:
+        """Whether it was, and no pass of the step found it zeroed."""
+        return self._there and not self._zeroed

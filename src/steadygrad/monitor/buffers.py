@@ -15,6 +15,7 @@ from steadygrad.signals.kernel import SquaresKernel, kernel_pays, squares_kernel
 
 __all__ = ["DeviceBuffer", "HostBuffer", "HostSums"]
 
+LEAST = 2**16  # parameters that are worth loading compiled kernels, which takes up to a second
 HostSums = tuple[list[float], list[int]]
 
 
@@ -42,7 +43,7 @@ class HostBuffer:
 
     def settle(self) -> None:
         """Read by compiled kernels from now on, if they pay: not before many looks follow, as they take a second."""
-        if self.compiled is None and kernel_pays(self._size) and (kernel := squares_kernel()) is not None:
+        if self.compiled is None and kernel_pays(self._size, least=LEAST) and (kernel := squares_kernel()) is not None:
             self.compiled, self._weights = kernel, None
 
     def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:

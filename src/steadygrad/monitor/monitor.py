@@ -293,9 +293,9 @@ class Monitor:
         self._next_look[id(tap)] = step + (self.every or _gap(step))
         loss: Any = math.nan if self._loss is None else self._loss
         if self._loss is None or self._loss.is_cpu:  # the user's, who may change it
-            loss = np.array(float(loss))
-        stale, early = tap.stale and not tap.fresh, self._early_schedules.get(tap.optimizer, 0)
-        counts = np.array([step, self._backwards, self._undivided, stale, early, tap.outside], dtype=float)
+            loss = float(loss)
+        stale, early = tap.leftover.found, self._early_schedules.get(tap.optimizer, 0)
+        counts = [step, self._backwards, self._undivided, stale, early, tap.outside]
         self._loss, self._backwards, self._undivided, tap.outside = None, 0, 0, math.nan
         return [loss, counts, *(watched.outputs.take() for watched in self._models_of(tap))]
 
@@ -304,11 +304,11 @@ class Monitor:
 
     def _on_read(self, tap: OptimizerTap, read: StepRead, *arrays: Any) -> None:
         loss, counts, *tables = arrays
-        step, *counted = counts.tolist()
+        step, *counted = counts
         if self._look is not None and self._look.step != step:
             self._close_look()
         if self._look is None:
-            self._look = Look.empty(int(step), len(self._places.names))
+            self._look = Look.empty(step, len(self._places.names))
         look = self._look
         slots = self._slots_of(tap)
         look.grow(slots.layers)

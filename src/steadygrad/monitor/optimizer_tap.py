@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from steadygrad.monitor.arrivals import Arrivals
+from steadygrad.monitor.arrivals import Arrivals, Leftover
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer, HostSums
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
@@ -103,8 +103,7 @@ class OptimizerTap:
         self._in_a_row = 0  # looks that followed each other step by step, but for the first
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._looking = self._stepped = self._flagged = False
-        self._probe: tuple[Tensor, Tensor, int] | None = None  # parameter, gradient, count of writes to it
-        self.fresh = self.stale = False
+        self.leftover = Leftover()
         self._smallest: Tensor | None = None
         self._matrix: Tensor | None = None  # the smallest one
         self._last_weights: tuple[Tensor, float] | None = None
@@ -140,17 +139,14 @@ class OptimizerTap:
         Gradients have hooks only then: even idle ones take their time.
         """
         self._in_a_row = self._in_a_row + 1 if due and self.due else 0
-        self.due, self.fresh, self.stale, self._probe = due, False, False, None
+        self.due = due
         if not due:
             self._unhook_grads()
         elif self._by_hooks and not self._grad_hooks:
             self.rescan()
         if self._in_a_row > SETTLED and isinstance(self._buffer, HostBuffer):
             self._buffer.settle()
-        if due and self._smallest is not None:
-            grad = self._smallest.grad
-            if grad is not None and grad.is_cpu:
-                self._probe = self._smallest, grad, grad._version
+        self.leftover.begin(self._smallest if due else None)
 
     def before_backward(self) -> None:
         """Before a backward pass: what parameters are there, and are the gradients of the step before still there?"""
@@ -159,13 +155,7 @@ class OptimizerTap:
         self._seen_pass = True
         self._arrivals.begin()
         self._note_grads()
-        if self._probe is not None and not self.fresh:
-            parameter, kept, writes = self._probe
-            grad = parameter.grad
-            if grad is None or not bool(grad.any()):
-                self.fresh = True
-            elif grad is kept and grad._version == writes:
-                self.stale = True
+        self.leftover.look()
 
     def detach(self) -> None:
         """Take all hooks away."""
@@ -322,14 +312,15 @@ class OptimizerTap:
             gone=[index for index, parameter in enumerate(self.parameters) if parameter.grad is None],
             direct=dict(self._direct),
         )
-        together: Callable[..., Any] = torch.stack if isinstance(arrived, Tensor) else np.array
-        rows = sum_over_shards(self.parameters, together([*arrived, *used, weights, moved]))
-        if skipped:  # no more than the gradients that arrived was there to be read
-            rows[2:] = math.nan
-        scale = np.array(math.nan) if self.scale is None else self.scale
+        rows: Any = [*arrived, *used, weights, moved]
+        rows = sum_over_shards(self.parameters, torch.stack(rows) if isinstance(arrived, Tensor) else rows)
+        scale = math.nan if self.scale is None else self.scale
 
-        def finish(rows: np.ndarray, scale: np.ndarray, *others: np.ndarray) -> None:
-            read.fill(rows, float(scale))
+        def finish(rows: Any, scale: Any, *others: Any) -> None:
+            numbers = np.array(rows)
+            if skipped:  # no more than the gradients that arrived was there to be read
+                numbers[2:] = math.nan
+            read.fill(numbers, float(scale))
             self.on_read(read, *others)
 
         self.delivery.send([rows, scale, *self.also()], finish)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+Sums = list[list[float]]
 __all__ = ["group_of", "sum_over_shards"]
 
 
@@ -26,7 +26,7 @@ def group_of(parameters: Sequence[Tensor]) -> Any:
     return None
 
 
-def sum_over_shards(parameters: Sequence[Tensor], sums: Tensor | np.ndarray) -> Tensor | np.ndarray:
+def sum_over_shards(parameters: Sequence[Tensor], sums: Tensor | Sums) -> Tensor | Sums:
     """Add sums of shape ``(facts, parameters)`` over the ranks, for the sharded parameters alone; NaN counts as 0."""
     group = group_of(parameters)
     if group is None:

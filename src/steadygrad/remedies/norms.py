@@ -15,6 +15,7 @@ from steadygrad.signals.moments import sum_of_squares
 __all__ = ["HALF", "entries", "global_norm", "norms_of", "peaks_of", "unit_norms"]
 
 _ROW = 1 << 10  # entries; a float32 norm over so many errs by less than 1e-6, over 4e7 by 3e-3
+_LARGE = 1 << 20  # entries: a set worth loading the compiled kernel
 # Squares below float32's smallest normal number (1.2e-38) may be lost; beside a mean square of 1e-24 they are nothing.
 _SAFE_MEAN_SQUARE = 1e-24
 _SQUARES_FIT = (1e-140, 1e140)  # float64 squares of entries in this range neither vanish nor overflow
@@ -61,7 +62,7 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
 def _norms_alike(tensors: list[Tensor], dtype: torch.dtype) -> list[float]:
     """Return the norms of some tensors of one device and dtype."""
     if tensors[0].is_cpu:
-        reads = dtype is torch.float32 and kernel_pays(sum(tensor.numel() for tensor in tensors))
+        reads = dtype is torch.float32 and kernel_pays(sum(tensor.numel() for tensor in tensors), least=_LARGE)
         if reads and (kernel := squares_kernel()) is not None:
             return [math.sqrt(squares) for squares in kernel([t if t.is_contiguous() else _flat(t) for t in tensors])]
         norms = _norms_by_rows(tensors)

@@ -29,7 +29,6 @@ __all__ = [
     "steps_kernel",
 ]
 
-_LARGE = 1 << 20  # entries: a set worth loading a compiled kernel
 _HUGE = 1 << 25  # entries times threads: beyond it a kernel, which has one thread, is slower than torch with several
 SUMS_MAY_CHANGE = {"reassoc", "contract"}  # their order, and NaN and inf keep their meaning: for ``fastmath``
 Built = TypeVar("Built")
@@ -37,10 +36,13 @@ SquaresKernel = Callable[[Sequence[Tensor]], list[float]]
 StepsKernel = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[list[float], list[float]]]
 
 
-def kernel_pays(numel: int) -> bool:
-    """Whether a kernel is faster for so many entries than torch, which reads with all its threads."""
+def kernel_pays(numel: int, least: int) -> bool:
+    """Whether a kernel is faster for so many entries than torch, which reads with all its threads.
+
+    Below ``least`` of them it is not worth being loaded.
+    """
     threads = torch.get_num_threads()
-    return numel > _LARGE and (threads == 1 or numel * threads < _HUGE)
+    return numel > least and (threads == 1 or numel * threads < _HUGE)
 
 
 @cache
