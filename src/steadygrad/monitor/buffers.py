@@ -15,7 +15,7 @@ from steadygrad.signals.kernel import SquaresKernel, kernel_pays, squares_kernel
 
 __all__ = ["DeviceBuffer", "HostBuffer", "HostSums"]
 
-LEAST = 2**16  # parameters that are worth loading compiled kernels, which takes up to a second
+LEAST = 2**16  # parameters that are worth loading compiled kernels, which takes a second, and once three more
 HostSums = tuple[list[float], list[int]]
 
 

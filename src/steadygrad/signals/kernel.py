@@ -19,18 +19,16 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "SUMS_MAY_CHANGE",
     "SquaresKernel",
     "StepsKernel",
     "callable_of",
-    "first_that_works",
     "kernel_pays",
     "squares_kernel",
     "steps_kernel",
 ]
 
 _HUGE = 1 << 25  # entries times threads: beyond it a kernel, which has one thread, is slower than torch with several
-SUMS_MAY_CHANGE = {"reassoc", "contract"}  # their order, and NaN and inf keep their meaning: for ``fastmath``
+_SUMS_MAY_CHANGE = {"reassoc", "contract"}  # their order, and NaN and inf keep their meaning: for ``fastmath``
 Built = TypeVar("Built")
 SquaresKernel = Callable[[Sequence[Tensor]], list[float]]
 StepsKernel = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[list[float], list[float]]]
@@ -52,7 +50,7 @@ def squares_kernel() -> SquaresKernel | None:
     Returns:
         None if numba is not installed or does not work.
     """
-    return first_that_works(_compile_squares)
+    return _first_that_works(_compile_squares)
 
 
 @cache
@@ -64,10 +62,10 @@ def steps_kernel() -> StepsKernel | None:
     Returns:
         None if numba is not installed or does not work.
     """
-    return first_that_works(_compile_steps)
+    return _first_that_works(_compile_steps)
 
 
-def first_that_works(build: Callable[[Any, bool], Built]) -> Built | None:
+def _first_that_works(build: Callable[[Any, bool], Built]) -> Built | None:
     """Return ``build(numba, cached)``, else the same without a cache, else None.
 
     There may be no folder to write a cache to; broken installations raise more than ImportError.
@@ -88,7 +86,7 @@ def callable_of(compiled: Any, *types: Any, returns: Any = None, alone: bool = F
 def _compile_squares(numba: Any, cached: bool) -> SquaresKernel:
     types = "void(CPointer(CPointer(float32)), CPointer(intp), CPointer(float64), intp)"
 
-    @numba.cfunc(types, cache=cached, fastmath=SUMS_MAY_CHANGE)  # type: ignore[untyped-decorator]
+    @numba.cfunc(types, cache=cached, fastmath=_SUMS_MAY_CHANGE)  # type: ignore[untyped-decorator]
     def sum_squares(tensors: Any, counts: Any, sums: Any, number: int) -> None:
         for which in range(number):
             entries = numba.carray(tensors[which], counts[which])
@@ -113,7 +111,7 @@ def _compile_steps(numba: Any, cached: bool) -> StepsKernel:
         "CPointer(float64), CPointer(float64), intp)"
     )
 
-    @numba.cfunc(types, cache=cached, fastmath=SUMS_MAY_CHANGE)  # type: ignore[untyped-decorator]
+    @numba.cfunc(types, cache=cached, fastmath=_SUMS_MAY_CHANGE)  # type: ignore[untyped-decorator]
     def sum_steps(tensors: Any, copies: Any, counts: Any, moved: Any, squares: Any, number: int) -> None:
         for which in range(number):
             entries, copy = numba.carray(tensors[which], counts[which]), numba.carray(copies[which], counts[which])
