@@ -10,13 +10,13 @@ import torch
 from steadygrad.signals import kernel
 from steadygrad.signals.kernel import kernel_pays, squares_kernel, steps_kernel
 
-pytest.importorskip("numba")
 SIZES = [0, 1, 31, 1000, 200_003]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e25])
 def test_sums_of_squares_are_those_of_float64(scale: float) -> None:
     tensors = [scale * torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in SIZES]
+    pytest.importorskip("numba")
     compiled = squares_kernel()
     assert compiled is not None
     truth = [tensor.double().square().sum().item() for tensor in tensors]
@@ -25,6 +25,7 @@ def test_sums_of_squares_are_those_of_float64(scale: float) -> None:
 
 
 def test_sums_of_squares_show_what_is_not_finite() -> None:
+    pytest.importorskip("numba")
     compiled = squares_kernel()
     assert compiled is not None
     tensors = [torch.ones(100), torch.tensor([1.0, math.inf]), torch.tensor([math.nan, 2.0])]
@@ -33,6 +34,7 @@ def test_sums_of_squares_show_what_is_not_finite() -> None:
 
 @pytest.mark.parametrize("step", [0.0, 1e-30, 1e-7, 3.0])
 def test_steps_are_those_made_and_copies_follow(step: float) -> None:
+    pytest.importorskip("numba")
     compiled = steps_kernel()
     assert compiled is not None
     generator = torch.Generator().manual_seed(0)
@@ -47,6 +49,7 @@ def test_steps_are_those_made_and_copies_follow(step: float) -> None:
 
 
 def test_steps_leave_out_what_is_not_finite() -> None:
+    pytest.importorskip("numba")
     compiled = steps_kernel()
     assert compiled is not None
     tensor, copy = torch.tensor([3.0, math.nan, math.inf, 4.0] * 50), torch.tensor([1.0, 1.0, 1.0, math.inf] * 50)

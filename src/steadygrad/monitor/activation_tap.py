@@ -154,7 +154,7 @@ class ActivationTap:
             self.table.fill_(NAN)
             return taken
         written, kept = self._written, self._kept
-        traced = written.tobytes() != self._nothing.tobytes()  # a third of what NumPy's functions take
+        traced = written.tobytes() != self._nothing.tobytes()  # cold, a function of NumPy takes longer
         kept.table = (written if traced else self._nothing).copy()
         if traced:
             written.fill(NAN)

@@ -28,6 +28,9 @@ class HostBuffer:
     Args:
         weights: The tensors that will be stepped.
         wanted: Of which of them steps are measured.
+
+    Attributes:
+        compiled: The kernel that reads gradients; None as long as torch does.
     """
 
     def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
@@ -140,8 +143,8 @@ class DeviceBuffer:
         rows = torch.stack([norms.square(), (~finite).sum(1).double()])
         return rows.new_zeros(2, len(self._views)).index_add_(1, self._tensor_of_row, rows)
 
-    def keep(self, weights: Sequence[Tensor], trust: bool = False) -> None:
-        """Copy the weights before a step."""
+    def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
+        """Copy the weights before a step, whether or not those after the last one are to be trusted."""
         self._before = self._sums_of(weights)
 
     def compare(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from steadygrad.monitor.norms import readable
 from steadygrad.monitor.output_stats import COLUMNS, OutputKind
 from steadygrad.monitor.samples import spread
 from steadygrad.signals.kernel import callable_of
@@ -94,7 +94,7 @@ def _readers(read_output: Any, read_grad: Any) -> Readers:
     plain = OutputKind()
 
     def outputs(kind: OutputKind, tensor: Tensor) -> list[float] | None:
-        if not _readable(tensor) or (kind.rectifier and not tensor.is_contiguous()):
+        if not readable(tensor) or (kind.rectifier and not tensor.is_contiguous()):
             return None
         plan = _plan(kind, tensor.shape, tensor.stride())
         found = array("d", [0.0]) * (STATS + plan.columns)
@@ -102,18 +102,9 @@ def _readers(read_output: Any, read_grad: Any) -> Readers:
         return None if found[NONFINITE] else found[:STATS].tolist()
 
     def grads(tensor: Tensor) -> float | None:
-        if not _readable(tensor):
+        if not readable(tensor):
             return None
         rms = run_grad(tensor.data_ptr(), *_plan(plain, tensor.shape, tensor.stride()).addresses[:2])
         return rms if math.isfinite(rms) else None
 
     return Readers(outputs, grads)
-
-
-def _readable(tensor: Tensor) -> bool:
-    return (
-        type(tensor) is Tensor
-        and tensor.dtype is torch.float32
-        and tensor.layout is torch.strided
-        and not tensor.is_neg()
-    )

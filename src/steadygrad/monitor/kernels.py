@@ -1,4 +1,4 @@
-"""Compiled code that reads samples of float32 outputs and gradients where they lie; only this file imports numba.
+"""Compiled code that reads samples of float32 outputs and gradients where they lie; it needs numba.
 
 A plan, of int64, holds what :class:`steadygrad.monitor.compiled_stats.Plan` names; sums are float64.
 """
@@ -9,12 +9,16 @@ import math
 
 from numba import carray, cfunc, float64, njit  # type: ignore[attr-defined]
 
+from steadygrad.monitor.output_stats import COLUMNS
+
 __all__ = ["read_grad", "read_output"]
 
 DROWNED = 1e-6  # below this share of the mean square, deviations over the batch are read once more around their means
 LINES = 8  # lines of units after which it is asked whether all are awake
 MAGNITUDE, INFINITE = 0x7FFFFFFF, 0x7F800000  # bits of a float32 but for its sign; those of infinity, NaN's are more
-PLAN, STATS = 10, 9  # entries of a plan, and of what is found
+PLAN = 10  # entries
+STATS = len(COLUMNS)
+RMS, MEAN, ABS_MAX, SIGNAL, ZERO, DEAD, SATURATED, NONFINITE, NUMEL = range(STATS)
 # Sums may be reordered to use vector registers; NaN and infinity keep their meaning.
 REORDERED = {"reassoc", "contract"}
 
@@ -102,16 +106,16 @@ def read_output(tensor, plan, places, limits, room, bits, flags, found):
         for i in range(size):
             beyond += (sample[i] <= bounds[0]) | (sample[i] >= bounds[1])
     squares, total, deviations = _sums(sample, results[STATS:], rows)
-    results[0] = math.sqrt(squares / size)
-    results[1] = total / size
-    results[2] = sample[size]
+    results[RMS] = math.sqrt(squares / size)
+    results[MEAN] = total / size
+    results[ABS_MAX] = sample[size]
     # So few samples of a batch deviate less from their own mean than from that of the batch.
-    results[3] = math.sqrt(deviations / size / (1 - 1 / rows) * (1 - 1 / batch)) if rows > 1 else math.nan
-    results[4] = zeros / size if activates else math.nan
-    results[5] = _dead_share(entries, carray(flags, units), lines, inner) if lines else math.nan
-    results[6] = beyond / size if bounded else math.nan
-    results[7] = top >= INFINITE
-    results[8] = numel
+    results[SIGNAL] = math.sqrt(deviations / size / (1 - 1 / rows) * (1 - 1 / batch)) if rows > 1 else math.nan
+    results[ZERO] = zeros / size if activates else math.nan
+    results[DEAD] = _dead_share(entries, carray(flags, units), lines, inner) if lines else math.nan
+    results[SATURATED] = beyond / size if bounded else math.nan
+    results[NONFINITE] = top >= INFINITE
+    results[NUMEL] = numel
 
 
 @cfunc("float64(CPointer(float32), CPointer(int64), CPointer(uint64))", cache=True, fastmath=REORDERED)

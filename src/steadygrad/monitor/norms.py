@@ -16,6 +16,7 @@ __all__ = [
     "compilable",
     "exact_norm",
     "local",
+    "readable",
     "squares_of",
     "with_care",
 ]
@@ -70,14 +71,19 @@ def _sum_of_squares(values: np.ndarray) -> float:
     return float(np.vecdot(stretches, stretches).sum(dtype=np.float64)) + float(np.dot(rest, rest))
 
 
-def compilable(tensor: Tensor | None) -> bool:
-    """Whether a compiled kernel can read it."""
+def compilable(tensor: Tensor) -> bool:
+    """Whether a compiled kernel can read it from one end to the other."""
+    return readable(tensor) and tensor.is_contiguous()
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether a compiled kernel can read its entries, by their strides."""
     return (
         (type(tensor) is Tensor or type(tensor) is nn.Parameter)
         and tensor.dtype is torch.float32
         and tensor.layout is torch.strided
         and tensor.is_cpu
-        and tensor.is_contiguous()
+        and not tensor.is_neg()
     )
 
 

@@ -56,7 +56,7 @@ class CopiedWeights:
         return all(copy.shape == _here(weight).shape for copy, weight in zip(copies, weights, strict=True))
 
     def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
-        """Keep the weights before a step."""
+        """Keep the weights before a step: there is nothing to ``trust``, as the copies hold the last step."""
         torch._foreach_copy_(self._copies.views, [_here(weight) for weight in weights])
         self._before = self._sums()
 
