@@ -88,16 +88,22 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffers, "kernel_pays", lambda numel, least: True)
 
 
-@pytest.mark.usefixtures("kernels")
+def buffer_of(weights: list[Any], wanted: list[bool], request: pytest.FixtureRequest, settled: bool) -> HostBuffer:
+    """Return a buffer, ``settled`` to read by kernels."""
+    buffer = HostBuffer(weights, wanted)
+    if settled:
+        request.getfixturevalue("kernels")
+        buffer.settle()
+    return buffer
+
+
 @pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_steps_are_those_made_whatever_the_weights_are(kind: str, settled: bool) -> None:
+def test_steps_are_those_made_whatever_the_weights_are(kind: str, settled: bool, request) -> None:
     torch.manual_seed(0)
     weight = WEIGHTS[kind]()
     parameters = [nn.Parameter(weight.clone()), nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
-    buffer = HostBuffer(parameters, [True, True, False])
-    if settled:
-        buffer.settle()
+    buffer = buffer_of(parameters, [True, True, False], request, settled)
     wide = torch.complex128 if weight.is_complex() else torch.float64
     for factor in (0.5, 0.75, 0.9):
         old = [parameter.detach().clone().to(wide) for parameter in parameters]
@@ -113,24 +119,18 @@ def test_steps_are_those_made_whatever_the_weights_are(kind: str, settled: bool)
         assert all(math.isnan(sums[2]) for sums in (before, moved)), "not asked for"
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("settled", [False, True])
-def test_a_weight_that_is_not_finite_is_left_out_and_the_others_keep_their_steps(settled: bool) -> None:
+def test_a_weight_that_is_not_finite_is_left_out_and_the_others_keep_their_steps(settled: bool, request) -> None:
     weights = [torch.tensor([[3.0, float("nan")], [4.0, float("inf")]]), torch.ones(2, 2)]
-    buffer = HostBuffer(weights, [True, True])
-    if settled:
-        buffer.settle()
+    buffer = buffer_of(weights, [True, True], request, settled)
     buffer.keep(weights, trust=settled)
     assert buffer.compare([weights[0], weights[1] + 1]) == ([25.0, 4.0], [0.0, 4.0])
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("settled", [False, True])
-def test_weights_of_another_shape_are_copied_anew(settled: bool) -> None:
+def test_weights_of_another_shape_are_copied_anew(settled: bool, request) -> None:
     parameter = nn.Parameter(torch.ones(4, 4))
-    buffer = HostBuffer([parameter], [True])
-    if settled:
-        buffer.settle()
+    buffer = buffer_of([parameter], [True], request, settled)
     buffer.keep([parameter], trust=settled)
     parameter.data = torch.ones(2, 2)
     buffer.keep([parameter], trust=settled)
