@@ -78,6 +78,8 @@ WEIGHTS: dict[str, Callable[[], torch.Tensor]] = {
     "tiny": lambda: 1e-30 * torch.randn(30, 5),
     "huge": lambda: 1e25 * torch.randn(30, 5),
     "empty": lambda: torch.zeros(0, 5),
+    "large": lambda: torch.randn(3, 2**16),
+    "large and transposed": lambda: torch.randn(2**16, 3).t(),
 }
 
 
@@ -140,6 +142,22 @@ def test_weights_of_another_shape_are_copied_anew(settled: bool, request) -> Non
         buffer.compare([torch.ones(3, 3)])
 
 
+@pytest.mark.parametrize("settled", [False, True])
+def test_weights_that_lie_elsewhere_or_in_another_way_are_still_read(settled: bool, request) -> None:
+    parameters = [nn.Parameter(torch.randn(300, 300)), nn.Parameter(torch.randn(5))]
+    buffer = buffer_of(parameters, [True, True], request, settled)
+    for lay in (torch.clone, torch.clone, lambda data: data.t().contiguous().t(), torch.clone):
+        parameters[0].data = lay(parameters[0].data)
+        old = [parameter.detach().double() for parameter in parameters]
+        buffer.keep(parameters, trust=True)
+        with torch.no_grad():
+            parameters[0].mul_(0.5)
+        before, moved = buffer.compare(parameters)
+        truth = old[0].square().sum().item()
+        assert before == pytest.approx([truth, old[1].square().sum().item()], rel=1e-5)
+        assert moved == pytest.approx([truth / 4, 0.0], rel=1e-5)
+
+
 def test_attached_again_it_goes_on() -> None:
     model, (x, y) = mlp(), batch()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -200,7 +218,7 @@ def test_compiled_kernels_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch)
         assert (compiled.history.column(statistic) != by_torch.history.column(statistic)).any(), "no kernel ran"
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("by_kernels", [False, True])
 @pytest.mark.parametrize(
     ("change", "late"),
     [
@@ -210,8 +228,10 @@ def test_compiled_kernels_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_where_looks_follow_step_by_step_changes_of_weights_between_them_are_no_steps(
-    change: Callable[[nn.Parameter], object], late: bool
+    change: Callable[[nn.Parameter], object], late: bool, by_kernels: bool, request
 ) -> None:
+    if by_kernels:
+        request.getfixturevalue("kernels")
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with Monitor(model, optimizer, every=1) as monitor:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad.monitor.norms import compilable, local, squares_of
-from steadygrad.monitor.weights import CompiledWeights, CopiedWeights, Copies
+from steadygrad.monitor.norms import local, squares_of
+from steadygrad.monitor.weights import Copies, KeptWeights
 from steadygrad.signals.kernel import SquaresKernel, kernel_pays, squares_kernel, steps_kernel
 
 __all__ = ["DeviceBuffer", "HostBuffer", "HostSums"]
@@ -36,7 +36,7 @@ class HostBuffer:
     def __init__(self, weights: Sequence[Tensor], wanted: Sequence[bool]) -> None:
         self._nothing: HostSums = [math.nan] * len(weights), [0] * len(weights)
         self._wanted = [index for index, is_wanted in enumerate(wanted) if is_wanted]
-        self._weights: CopiedWeights | CompiledWeights | None = None
+        self._weights = KeptWeights()
         self._size = sum(weight.numel() for weight in weights)
         self.compiled: SquaresKernel | None = None
         # Gradients that arrived, with torch's count of writes to them, and whether that count has ever missed one.
@@ -47,7 +47,7 @@ class HostBuffer:
     def settle(self) -> None:
         """Read by compiled kernels from now on, if they pay: not before many looks follow, as they take a second."""
         if self.compiled is None and kernel_pays(self._size, least=LEAST) and (kernel := squares_kernel()) is not None:
-            self.compiled, self._weights = kernel, None
+            self.compiled, self._weights = kernel, KeptWeights(steps_kernel())
 
     def write(self, indices: Sequence[int], grads: Sequence[Tensor | None]) -> int:
         """Measure gradients that have arrived; of several the last one counts. Return how many entries are not finite.
@@ -73,21 +73,15 @@ class HostBuffer:
     @torch.no_grad()
     def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
         """Keep the weights before a step; with ``trust``, those after the last one where nothing tells of a change."""
-        parts = [weights[index] for index in self._wanted]
-        if parts:
-            if self._weights is None or not self._weights.fits(parts):
-                steps = steps_kernel() if self.compiled is not None and all(map(compilable, parts)) else None
-                self._weights = CopiedWeights(parts) if steps is None else CompiledWeights(parts, steps)
-            self._weights.keep(parts, trust)
+        self._weights.keep([weights[index] for index in self._wanted], trust)
 
     @torch.no_grad()
     def compare(self, weights: Sequence[Tensor]) -> tuple[list[float], list[float]]:
         """Return the sums of squares of the weights before the step, and of the step."""
         found = self._nothing[0].copy(), self._nothing[0].copy()
-        if self._weights is not None:
-            for sums, seen in zip(found, self._weights.compare([weights[i] for i in self._wanted]), strict=True):
-                for index, total in zip(self._wanted, seen, strict=True):
-                    sums[index] = total
+        for sums, seen in zip(found, self._weights.compare([weights[i] for i in self._wanted]), strict=True):
+            for index, total in zip(self._wanted, seen, strict=True):
+                sums[index] = total
         return found
 
     def used(self, grads: Sequence[Tensor | None], trust: bool) -> HostSums:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from steadygrad.signals.kernel import SquaresKernel
 
 __all__ = [
+    "SAFE_SQUARE",
     "WIDE",
     "compilable",
     "exact_norm",
@@ -49,6 +50,8 @@ def exact_norm(tensor: Tensor) -> tuple[float, int]:
     squares = _sum_of_squares(values)
     if SAFE_SQUARE * values.size < squares < math.inf:
         return math.sqrt(squares), 0
+    if not squares and not values.any():
+        return 0.0, 0
     exact = values[np.isfinite(values)].astype(np.float64)
     peak = float(np.abs(exact).max(initial=0.0))
     norm = peak * math.sqrt(np.square(exact / peak).sum()) if peak else 0.0

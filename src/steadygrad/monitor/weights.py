@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad.monitor.norms import compilable, local, with_care
+from steadygrad.monitor.norms import SAFE_SQUARE, compilable, local, with_care
 from steadygrad.signals.kernel import StepsKernel
 
-__all__ = ["CompiledWeights", "CopiedWeights", "Copies"]
+__all__ = ["Copies", "KeptWeights"]
 
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
+Sums = tuple[list[float], list[float]]  # of squares: of what came to each weight since the last look at it, and of it
+PIECE = 2**16  # entries, which stay in the cache with their copies
 
 
 class Copies:
@@ -40,56 +44,18 @@ class Copies:
         ]
 
 
-class CopiedWeights:
-    """Weights of any kind, copied before a step and subtracted after it: two calls for all of them.
+class KeptWeights:
+    """Weights as the last step left them, and what each step makes of them.
 
     Args:
-        weights: Those that will be stepped; :meth:`keep` and :meth:`compare` get them again.
+        kernel: Reads weights, if it can read all of them; torch does otherwise.
     """
 
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        self._copies = Copies(weights)
-
-    def fits(self, weights: Sequence[Tensor]) -> bool:
-        """Whether they are still as they were."""
-        copies = self._copies.views
-        return all(copy.shape == _here(weight).shape for copy, weight in zip(copies, weights, strict=True))
-
-    def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
-        """Keep the weights before a step: there is nothing to ``trust``, as the copies hold the last step."""
-        torch._foreach_copy_(self._copies.views, [_here(weight) for weight in weights])
-        self._before = self._sums()
-
-    def compare(self, weights: Sequence[Tensor]) -> tuple[list[float], list[float]]:
-        """Return the sums of squares of the weights before the step, and of the step."""
-        torch._foreach_sub_(self._copies.views, [_here(weight) for weight in weights])
-        return self._before, self._sums()
-
-    @np.errstate(all="ignore")
-    def _sums(self) -> list[float]:
-        rows = self._copies.rows.numpy()
-        squares = np.add.reduceat(np.vecdot(rows, rows), self._copies.starts, dtype=np.float64).tolist()
-        return with_care(squares, self._copies.views)[0]
-
-
-class CompiledWeights:
-    """The same for weights that a kernel can read: one pass over them before a step, and one after it.
-
-    Args:
-        weights: Those that will be stepped, all ``compilable``.
-        kernel: Compares them with their copies.
-    """
-
-    def __init__(self, weights: Sequence[Tensor], kernel: StepsKernel) -> None:
+    def __init__(self, kernel: StepsKernel | None = None) -> None:
         self._kernel = kernel
-        self._copies = [torch.zeros_like(weight) for weight in weights]
+        self._steps: Callable[[Sequence[Tensor]], Sums | None] = lambda weights: None
         self._stamps: list[tuple[int, int]] = []  # of the weights after the last step
         self._unnoticed = False  # whether stamps have ever missed a change
-
-    def fits(self, weights: Sequence[Tensor]) -> bool:
-        """Whether they are still as they were."""
-        copies = self._copies
-        return all(compilable(w) and w.shape == copy.shape for w, copy in zip(weights, copies, strict=True))
 
     def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
         """Keep the weights before a step.
@@ -98,23 +64,118 @@ class CompiledWeights:
         untold: torch's count of writes to a tensor misses those through ``.data``.
         """
         same = _stamps(weights) == self._stamps
-        if not (same and trust) or self._unnoticed:
-            moved, self._before = self._kernel(weights, self._copies)
-            self._unnoticed |= same and any(moved)
+        if same and trust and not self._unnoticed:
+            return
+        moved, self._before = self._steps(weights) or self._anew(weights)
+        self._unnoticed |= same and any(moved)
 
-    def compare(self, weights: Sequence[Tensor]) -> tuple[list[float], list[float]]:
-        """Return the sums of squares of the weights before the step, and of the step."""
-        if not self.fits(weights):
+    def _anew(self, weights: Sequence[Tensor]) -> Sums:
+        """Copy weights that are the first ones, or that have another layout by now."""
+        if self._kernel is not None and all(map(compilable, weights)):
+            self._steps = CompiledSteps(weights, self._kernel)
+        else:
+            self._steps = TorchSteps(weights)
+        found = self._steps(weights)
+        assert found is not None
+        return found
+
+    def compare(self, weights: Sequence[Tensor]) -> Sums:
+        """Return the sums of squares of the weights before the step, and of the step.
+
+        Raises:
+            ValueError: If they have another shape or layout than before.
+        """
+        before, found = self._before, self._steps(weights)
+        if found is None:
             raise ValueError("A step changed the shape, dtype or layout of a weight.")
-        before = self._before
-        moved, self._before = self._kernel(weights, self._copies)
+        moved, self._before = found
         self._stamps = _stamps(weights)
         return before, moved
 
 
+class TorchSteps:
+    """Sums of squares of what came to weights since the last call, and of the weights: of any kind, by torch.
+
+    Pieces of weights go through all calls one after the other, and stay in the cache meanwhile.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        parts = [_here(weight) for weight in weights]
+        self._layouts = [_layout(part) for part in parts]
+        self._places: list[int] = []  # where weights lie
+        groups: list[tuple[list[int], list[Tensor]]] = []  # whose pieces they are, and the pieces
+        size = PIECE
+        for owner, piece in _pieces(parts):
+            if size >= PIECE:
+                groups.append(([], []))
+                size = 0
+            groups[-1][0].append(owner)
+            groups[-1][1].append(piece)
+            size += max(piece.numel(), BLOCK)
+        self._groups = [(owners, pieces, Copies(pieces)) for owners, pieces in groups]
+
+    @np.errstate(all="ignore")
+    def __call__(self, weights: Sequence[Tensor]) -> Sums | None:
+        """Return both sums for each weight, of finite entries alone; None if one has another layout by now."""
+        if not self._found([_here(weight) for weight in weights]):
+            return None
+        moved, squares = [0.0] * len(weights), [0.0] * len(weights)
+        for owners, pieces, copies in self._groups:
+            torch._foreach_sub_(copies.views, pieces)
+            steps = _sums(copies)
+            torch._foreach_copy_(copies.views, pieces)
+            for owner, step, square in zip(owners, steps, _sums(copies), strict=True):
+                moved[owner] += step
+                squares[owner] += square
+        return moved, squares
+
+    def _found(self, parts: Sequence[Tensor]) -> bool:
+        """Cut weights that lie elsewhere by now, if they are still laid out as they were."""
+        places = [part.data_ptr() for part in parts]
+        if places != self._places:
+            if [_layout(part) for part in parts] != self._layouts:
+                return False
+            self._places = places
+            pieces = (piece for _, piece in _pieces(parts))
+            self._groups = [(owners, list(islice(pieces, len(owners))), copies) for owners, _, copies in self._groups]
+        return True
+
+
+class CompiledSteps:
+    """The same of weights that a kernel can read, all ``compilable``: in one pass over them."""
+
+    def __init__(self, weights: Sequence[Tensor], kernel: StepsKernel) -> None:
+        self._kernel = kernel
+        self._copies = [torch.zeros_like(weight) for weight in weights]
+
+    def __call__(self, weights: Sequence[Tensor]) -> Sums | None:
+        """Return both sums for each weight, of finite entries alone; None if one has another layout by now."""
+        fit = all(compilable(w) and w.shape == copy.shape for w, copy in zip(weights, self._copies, strict=True))
+        return self._kernel(weights, self._copies) if fit else None
+
+
+def _layout(part: Tensor) -> tuple[torch.Size, bool]:
+    return part.shape, part.is_contiguous()
+
+
+def _pieces(parts: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Cut tensors into views of ``PIECE`` entries; give the place of the tensor with each."""
+    for place, part in enumerate(parts):
+        cut = part.numel() > PIECE and part.is_contiguous()
+        yield from ((place, piece) for piece in (part.view(-1).split(PIECE) if cut else (part,)))
+
+
+def _sums(copies: Copies) -> list[float]:
+    """Return the sum of squares of each."""
+    rows = copies.rows.numpy()
+    squares: list[float] = np.add.reduceat(np.vecdot(rows, rows), copies.starts, dtype=np.float64).tolist()
+    safe = min(squares) > 2 * PIECE * SAFE_SQUARE and sum(squares) < math.inf
+    return squares if safe else with_care(squares, copies.views)[0]
+
+
 def _stamps(weights: Sequence[Tensor]) -> list[tuple[int, int]]:
     """Return where weights lie, and torch's counts of writes to them."""
-    return [(weight.data_ptr(), weight._version) for weight in weights]
+    return [((part := _here(weight)).data_ptr(), part._version) for weight in weights]
 
 
 def _here(weight: Tensor) -> Tensor:
