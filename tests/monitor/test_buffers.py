@@ -78,8 +78,8 @@ WEIGHTS: dict[str, Callable[[], torch.Tensor]] = {
     "tiny": lambda: 1e-30 * torch.randn(30, 5),
     "huge": lambda: 1e25 * torch.randn(30, 5),
     "empty": lambda: torch.zeros(0, 5),
-    "large": lambda: torch.randn(3, 2**16),
-    "large and transposed": lambda: torch.randn(2**16, 3).t(),
+    "large": lambda: torch.randn(3, 2**17),
+    "large and transposed": lambda: torch.randn(2**17, 3).t(),
 }
 
 

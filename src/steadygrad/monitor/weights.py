@@ -18,7 +18,7 @@ __all__ = ["Copies", "KeptWeights"]
 # Long enough to run at memory speed, short enough for 10,000 tensors padded to whole blocks.
 BLOCK = 1024
 Sums = tuple[list[float], list[float]]  # of squares: of what came to each weight since the last look at it, and of it
-PIECE = 2**16  # entries, which stay in the cache with their copies
+PIECE = 2**17  # entries, which stay in the cache with their copies
 
 
 class Copies:
