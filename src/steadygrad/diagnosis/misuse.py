@@ -18,6 +18,7 @@ ALWAYS_CLIPPED = 0.9
 # A loss scale at or below 1 protects nothing from underflow.
 LEAST_SCALE = 1.0
 SHRUNK = 1e-3
+PERCENTILES = 10, 50, 90, 99
 TOO_SMALL = 0.01
 UNDERFLOW = 0.5
 
@@ -28,21 +29,25 @@ def clipping_report(history: History) -> dict[str, float]:
     The threshold is the 90th percentile: one step in ten is clipped. Pascanu et al. 2013, sec. 3.2, set it from the
     average norm over many updates. Empty without a finite gradient norm.
     """
-    before, used = (history.column(name, of="step") for name in ("grad_norm", "grad_norm_used"))
-    seen = np.isfinite(before) & (before > 0)
-    if not seen.any():
+    norms = _column(history, "grad_norm")
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    if not norms.size:
         return {}
-    percentiles = np.percentile(before[seen], [10, 50, 90, 99])
-    both = seen & np.isfinite(used)
-    clipped = float(np.mean(used[both] < (1 - 1e-3) * before[both])) if both.any() else math.nan
-    report = {f"p{p}": float(value) for p, value in zip((10, 50, 90, 99), percentiles, strict=True)}
-    return report | {"clipped": clipped, "suggested": report["p90"]}
+    report = {f"p{p}": float(value) for p, value in zip(PERCENTILES, np.percentile(norms, PERCENTILES), strict=True)}
+    return report | {"clipped": _share_clipped(history), "suggested": report["p90"]}
+
+
+def _share_clipped(history: History) -> float:
+    """Return the share of steps whose gradient was clipped; NaN where none was seen before and after."""
+    before, used = _column(history, "grad_norm"), _column(history, "grad_norm_used")
+    both = np.isfinite(before) & (before > 0) & np.isfinite(used)
+    return float(np.mean(used[both] < (1 - 1e-3) * before[both])) if both.any() else math.nan
 
 
 def always_clipped(history: History) -> Iterator[Found]:
     """Find a threshold that nearly every gradient exceeds."""
-    report = clipping_report(history)
-    if len(history) >= FEWEST and report and report["clipped"] >= ALWAYS_CLIPPED:
+    if len(history) >= FEWEST and _share_clipped(history) >= ALWAYS_CLIPPED:
+        report = clipping_report(history)
         yield Found(
             Severity.NOTE,
             f"{report['clipped']:.0%} of gradients are clipped: norms lie at {report['p10']:.2g} to "

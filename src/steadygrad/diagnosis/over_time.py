@@ -15,7 +15,8 @@ from steadygrad.records import Finding, History, Severity, Symptom
 
 __all__ = ["RULES", "TimeRule", "judge_history"]
 
-# A look is compared with those before it: at least this many, at most that many.
+# A look is compared with those before it: at least this many, at most that many. Medians are taken last, as rules are
+# asked within a training and most find at the first glance that there is nothing.
 FEWEST, WINDOW = 10, 50
 # llm.c marks spikes at z > 6; gradient norms are near log-normal, so that z is taken on logarithms and a factor
 # is asked for as well.
@@ -87,17 +88,20 @@ def drift(history: History) -> Iterator[Found]:
     norms = _recent(history.column("grad_norm", of="step"))
     if len(norms) < 3 * FEWEST:
         return
-    thirds = [float(np.median(part)) for part in np.array_split(norms, 5)]
-    rising = all(after > before for before, after in itertools.pairwise(thirds))
-    if thirds[0] > 0 and rising and thirds[-1] / thirds[0] >= DRIFT_FACTOR:
-        factor = thirds[-1] / thirds[0]
+    fifths = np.array_split(norms, 5)
+    if fifths[-1].max() < DRIFT_FACTOR * fifths[0].min():
+        return
+    medians = [float(np.median(part)) for part in fifths]
+    rising = all(after > before for before, after in itertools.pairwise(medians))
+    if medians[0] > 0 and rising and medians[-1] / medians[0] >= DRIFT_FACTOR:
+        factor = medians[-1] / medians[0]
         layer = _grown_most(history, "grad_norm")
         yield Found(
             Severity.WARNING,
             f"the gradient norm has grown without a turn by a factor of {factor:.0f} over {len(norms)} looks"
             + (f", most at {layer}" if layer else ""),
             layer,
-            {"factor": factor, "grad_norm": thirds[-1]},
+            {"factor": factor, "grad_norm": medians[-1]},
         )
 
 
@@ -108,9 +112,11 @@ def oscillation(history: History) -> Iterator[Found]:
         return
     moves = np.diff(losses)
     turns = float(np.mean(moves[1:] * moves[:-1] < 0))
+    if turns < TURNS:
+        return
     swing = float(np.median(np.abs(moves))) / max(abs(float(np.median(losses))), 1e-12)
     falls = float(np.median(losses[-FEWEST:])) < 0.95 * float(np.median(losses[:FEWEST]))
-    if turns >= TURNS and swing >= SWING and not falls:
+    if swing >= SWING and not falls:
         yield Found(
             Severity.WARNING,
             f"the loss swings by {swing:.0%} from look to look, turns back in {turns:.0%} of them and does not fall",
@@ -126,8 +132,10 @@ def stalled(history: History) -> Iterator[Found]:
     if len(losses) < WINDOW:
         return
     first, last = float(np.median(losses[: FEWEST // 2])), float(np.median(losses[-WINDOW // 2 :]))
+    if not last >= first * (1 - STALLED_GAIN) or not first > 0:
+        return
     noise = float(np.median(np.abs(losses - np.median(losses))))
-    if last >= first * (1 - STALLED_GAIN) and first > 0 and noise < 0.1 * first:
+    if noise < 0.1 * first:
         yield Found(
             Severity.WARNING,
             f"the loss stands at {last:.4g} after {len(losses)} looks; it began at {first:.4g}",
@@ -139,7 +147,7 @@ def stalled(history: History) -> Iterator[Found]:
 def dying(history: History) -> Iterator[Found]:
     """Find layers more and more of whose units are zero for every sample."""
     dead = history.column("dead_fraction")[-WINDOW:]
-    if len(dead) < FEWEST:
+    if len(dead) < FEWEST or not (dead[-FEWEST // 2 :] >= DYING_SHARE).any():
         return
     start, end = _medians(dead[: FEWEST // 2]), _medians(dead[-FEWEST // 2 :])
     grown = np.nan_to_num(end - start, nan=-1.0)
@@ -157,8 +165,10 @@ def dying(history: History) -> Iterator[Found]:
 def collapse(history: History) -> Iterator[Found]:
     """Find layers whose updates have become next to nothing beside their weights."""
     ratios, rates = history.column("update_ratio")[-WINDOW:], history.column("lr", of="step")[-WINDOW:]
-    if len(ratios) < FEWEST or not rates[-1] >= 0.1 * np.nanmax(rates):
-        return  # a schedule that lets the rate go to 0 means it
+    if len(ratios) < FEWEST or not (ratios[-FEWEST // 2 :] < LOST_RATIO).any():
+        return
+    if not rates[-1] >= 0.1 * np.nanmax(rates):  # a schedule that lets the rate go to 0 means it
+        return
     start, end = _medians(ratios[: FEWEST // 2]), _medians(ratios[-FEWEST // 2 :])
     with np.errstate(invalid="ignore"):
         lost = np.flatnonzero((end < LOST_RATIO) & (end < LOST_FACTOR * start))

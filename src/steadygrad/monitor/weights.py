@@ -102,7 +102,7 @@ class TorchSteps:
     def __init__(self, weights: Sequence[Tensor]) -> None:
         parts = [_here(weight) for weight in weights]
         self._layouts = [_layout(part) for part in parts]
-        self._places: list[int] = []  # where weights lie
+        self._places: list[tuple[int, int]] = []  # where weights lie, and how many entries they have
         groups: list[tuple[list[int], list[Tensor]]] = []  # whose pieces they are, and the pieces
         size = PIECE
         for owner, piece in _pieces(parts):
@@ -131,7 +131,7 @@ class TorchSteps:
 
     def _found(self, parts: Sequence[Tensor]) -> bool:
         """Cut weights that lie elsewhere by now, if they are still laid out as they were."""
-        places = [part.data_ptr() for part in parts]
+        places = [(part.data_ptr(), part.numel()) for part in parts]
         if places != self._places:
             if [_layout(part) for part in parts] != self._layouts:
                 return False
