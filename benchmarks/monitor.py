@@ -4,14 +4,15 @@ One training goes on in pieces of sixteen steps, by turns unwatched, watched in 
 null control, in random order; a piece of each is a round. One training and not several, because two trainings of the
 same network differ by several per cent by where their tensors happen to lie; short pieces, because a machine's pace
 drifts; sixteen steps, because looks in a row are worked on eight at a time. The default schedule, as it is from step
-500 on, is put together from a piece without a look and one with a look that all rules judge. The C library is told to
-keep the memory that is freed: otherwise it gives it back at one moment and not at another, and to get it anew takes
-thousands of page faults in one step and none in the next, watched or not. The figure is the median
+500 on, is put together from a piece without a look and one with a look that all rules judge. The figure is the median
 over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of
 one thread. Beside it, for the same networks, what others cost at every step.
 
     python benchmarks/monitor.py --models mlp --seconds 120
     python benchmarks/monitor.py --models gpt --watch "every step" --results costs.json
+
+With ``--keep-memory`` the C library is told to keep the memory that is freed. Otherwise it may give it back, and to get it
+anew takes up to thousands of page faults a step, watched or not: steps are longer then, and ratios less sure.
 
 With ``--results`` figures are kept in a file, beside those of other calls, and shown together as a table.
 """
@@ -297,10 +298,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="time for a network")
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
     parser.add_argument("--without-numba", action="store_true", help="as if it were not installed: by torch alone")
+    parser.add_argument("--keep-memory", action="store_true", help="without the page faults of memory given back (glibc)")
     options = parser.parse_args()
     if options.without_numba:
         sys.modules["numba"] = None  # type: ignore[assignment]
-    keep_freed_memory()
+    if options.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(1)
     logging.getLogger("steadygrad").disabled = True
     watchers = {
