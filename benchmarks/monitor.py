@@ -11,8 +11,8 @@ one thread. Beside it, for the same networks, what others cost at every step.
     python benchmarks/monitor.py --models mlp --seconds 120
     python benchmarks/monitor.py --models gpt --watch "every step" --results costs.json
 
-With ``--keep-memory`` the C library is told to keep the memory that is freed. Otherwise it may give it back, and to get it
-anew takes up to thousands of page faults a step, watched or not: steps are longer then, and ratios less sure.
+With ``--keep-memory`` the C library is told to keep the memory that is freed. Otherwise it may give it back, and to
+get it anew takes up to thousands of page faults a step, watched or not: steps are longer then, and ratios less sure.
 
 With ``--results`` figures are kept in a file, beside those of other calls, and shown together as a table.
 """
@@ -298,7 +298,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="time for a network")
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
     parser.add_argument("--without-numba", action="store_true", help="as if it were not installed: by torch alone")
-    parser.add_argument("--keep-memory", action="store_true", help="without the page faults of memory given back (glibc)")
+    parser.add_argument("--keep-memory", action="store_true", help="without page faults of memory given back (glibc)")
     options = parser.parse_args()
     if options.without_numba:
         sys.modules["numba"] = None  # type: ignore[assignment]
