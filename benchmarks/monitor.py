@@ -12,7 +12,7 @@ one thread. Beside it, for the same networks, what others cost at every step.
     python benchmarks/monitor.py --models gpt --watch "every step" --results costs.json
 
 With ``--keep-memory`` the C library is told to keep the memory that is freed. Otherwise it may give it back, and to
-get it anew takes up to thousands of page faults a step, watched or not: steps are longer then, and ratios less sure.
+get it anew takes page faults, watched or not: steps are longer then, and ratios less sure.
 
 With ``--results`` figures are kept in a file, beside those of other calls, and shown together as a table.
 """

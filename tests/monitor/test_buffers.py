@@ -144,7 +144,7 @@ def test_weights_of_another_shape_are_copied_anew(settled: bool, request) -> Non
 
 @pytest.mark.parametrize("settled", [False, True])
 def test_weights_that_lie_elsewhere_or_in_another_way_are_still_read(settled: bool, request) -> None:
-    parameters = [nn.Parameter(torch.randn(300, 300)), nn.Parameter(torch.randn(5))]
+    parameters = [nn.Parameter(torch.randn(400, 400)), nn.Parameter(torch.randn(5))]  # in pieces, and whole
     buffer = buffer_of(parameters, [True, True], request, settled)
     for lay in (torch.clone, torch.clone, lambda data: data.t().contiguous().t(), torch.clone):
         parameters[0].data = lay(parameters[0].data)

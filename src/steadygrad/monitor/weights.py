@@ -54,6 +54,7 @@ class KeptWeights:
     def __init__(self, kernel: StepsKernel | None = None) -> None:
         self._kernel = kernel
         self._steps: Callable[[Sequence[Tensor]], Sums | None] = lambda weights: None
+        self._before: list[float] = []  # sums of squares of the weights
         self._stamps: list[tuple[int, int]] = []  # of the weights after the last step
         self._unnoticed = False  # whether stamps have ever missed a change
 
@@ -102,7 +103,7 @@ class TorchSteps:
     def __init__(self, weights: Sequence[Tensor]) -> None:
         parts = [_here(weight) for weight in weights]
         self._layouts = [_layout(part) for part in parts]
-        self._places: list[tuple[int, int]] = []  # where weights lie, and how many entries they have
+        self._places = _places(parts)
         groups: list[tuple[list[int], list[Tensor]]] = []  # whose pieces they are, and the pieces
         size = PIECE
         for owner, piece in _pieces(parts):
@@ -131,7 +132,7 @@ class TorchSteps:
 
     def _found(self, parts: Sequence[Tensor]) -> bool:
         """Cut weights that lie elsewhere by now, if they are still laid out as they were."""
-        places = [(part.data_ptr(), part.numel()) for part in parts]
+        places = _places(parts)
         if places != self._places:
             if [_layout(part) for part in parts] != self._layouts:
                 return False
@@ -154,6 +155,11 @@ class CompiledSteps:
         return self._kernel(weights, self._copies) if fit else None
 
 
+def _places(parts: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return where tensors lie, and how many entries they have."""
+    return [(part.data_ptr(), part.numel()) for part in parts]
+
+
 def _layout(part: Tensor) -> tuple[torch.Size, bool]:
     return part.shape, part.is_contiguous()
 
@@ -169,7 +175,7 @@ def _sums(copies: Copies) -> list[float]:
     """Return the sum of squares of each."""
     rows = copies.rows.numpy()
     squares: list[float] = np.add.reduceat(np.vecdot(rows, rows), copies.starts, dtype=np.float64).tolist()
-    safe = min(squares) > 2 * PIECE * SAFE_SQUARE and sum(squares) < math.inf
+    safe = min(squares) > SAFE_SQUARE * copies.rows.numel() and sum(squares) < math.inf
     return squares if safe else with_care(squares, copies.views)[0]
 
 
