@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from steadygrad.monitor import Monitor, buffers, optimizer_tap
@@ -119,6 +121,28 @@ def test_steps_are_those_made_whatever_the_weights_are(kind: str, settled: bool,
             assert before[index] == pytest.approx(old[index].norm().item() ** 2, rel=1e-5)
             assert moved[index] == pytest.approx(step.norm().item() ** 2, rel=1e-5)
         assert all(math.isnan(sums[2]) for sums in (before, moved)), "not asked for"
+
+
+BETWEEN = {
+    "nothing": lambda weight: None,
+    "another step": lambda weight: weight.detach().mul_(0.8),
+    "through .data": lambda weight: weight.data.mul_(0.8),
+    "elsewhere": lambda weight: setattr(weight, "data", weight.data.clone()),
+}
+
+
+@given(between=st.lists(st.sampled_from(list(BETWEEN)), min_size=1, max_size=8))
+def test_steps_are_those_made_whatever_happens_between_looks(between: list[str]) -> None:
+    parameter = nn.Parameter(torch.full((3, 3), 2.0))
+    buffer = HostBuffer([parameter], [True])
+    for each in between:
+        BETWEEN[each](parameter)
+        square = 9 * parameter[0, 0].item() ** 2
+        buffer.keep([parameter], trust=False)
+        with torch.no_grad():
+            parameter.mul_(0.5)
+        before, moved = buffer.compare([parameter])
+        assert (before, moved) == (pytest.approx([square]), pytest.approx([square / 4]))
 
 
 @pytest.mark.parametrize("settled", [False, True])

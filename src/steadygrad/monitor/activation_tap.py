@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.monitor.compiled_stats import Readers
-from steadygrad.monitor.hooks import make_inert, within_transform
+from steadygrad.monitor.hooks import make_inert, on_grad, within_transform
 from steadygrad.monitor.norms import exact_norm
 from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
 from steadygrad.monitor.output_stats import OutputKind, as_array, exact_stats, output_stats_by_tensors
@@ -184,13 +185,10 @@ class ActivationTap:
             if not (self._on_host and tensor.is_cpu):
                 self._write(hook, tensor)
                 return
-            row, place, node = hook.row, tensor.output_nr, tensor.grad_fn
+            row = hook.row
             self._kept.grads.pop(row, None)  # of several calls the last one counts
             self._kept.outputs[row] = self._read_output(hook.kind, tensor)
-            if node is not None:  # a hook on the node costs half of one on the tensor
-                node.register_prehook(lambda grads: self._seen_grad(row, grads[place]))
-            elif tensor.requires_grad:
-                tensor.register_hook(lambda grad: self._seen_grad(row, grad))
+            on_grad(tensor, partial(self._seen_grad, row))
         except Exception as error:
             self._on_fault(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from steadygrad.diagnosis import explain, judge
 from steadygrad.monitor.activation_tap import Watch, inner_model
-from steadygrad.monitor.hooks import UncopiedHook
+from steadygrad.monitor.hooks import UncopiedHook, on_grad
 from steadygrad.records import Finding, Severity
 from steadygrad.signals import probe
 from steadygrad.training import TrainingSetup
@@ -67,8 +68,7 @@ class CallKeeper:
         tensors = floating_tensors(output)
         call.seeds = [None] * len(tensors)
         for place, tensor in enumerate(tensors):
-            if tensor.requires_grad:
-                tensor.register_hook(lambda grad, place=place: call.seeds.__setitem__(place, grad))
+            on_grad(tensor, partial(call.seeds.__setitem__, place))
 
 
 class _Seeded(torch.autograd.Function):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
-__all__ = ["UncopiedHook", "inert", "make_inert", "within_transform"]
+__all__ = ["UncopiedHook", "inert", "make_inert", "on_grad", "within_transform"]
 
 
 def inert(*args: Any, **kwargs: Any) -> None:
@@ -24,17 +26,17 @@ def within_transform() -> bool:
     return peek_interpreter_stack() is not None
 
 
-class UncopiedHook:
+def on_grad(tensor: Tensor, function: Callable[[Tensor | None], None]) -> None:
+    """Hand the gradient that comes back to a tensor to a function; None where none comes."""
+    node, place = tensor.grad_fn, tensor.output_nr
+    if node is not None:  # a hook on the node costs half of one on the tensor
+        node.register_prehook(lambda grads: function(grads[place]))
+    elif tensor.requires_grad:
+        tensor.register_hook(function)
+
+
+class UncopiedHook(partial[None]):
     """Call a function; in a copied or pickled model it does nothing."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> None:
-        """Call the function."""
-        self._function(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return make_inert, ()

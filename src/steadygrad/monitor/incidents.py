@@ -14,7 +14,7 @@ from steadygrad.monitor.alarms import Alarms, logger
 from steadygrad.monitor.capsule import capsule_size, save_capsule
 from steadygrad.monitor.forensics import Call, find_producer
 from steadygrad.monitor.optimizer_tap import OptimizerTap
-from steadygrad.monitor.sharded import group_of
+from steadygrad.monitor.sharded import group_of, have_ranks
 from steadygrad.monitor.watched import WatchedModel
 from steadygrad.records import Finding
 
@@ -53,7 +53,7 @@ class Incidents:
 
         They have where a step may be left out, and where a forward pass gathers shards. It is one collective a step.
         """
-        ranks = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        ranks = have_ranks() and dist.get_world_size() > 1
         same = self._action != "continue" or group_of(tap.parameters) is not None
         if not (ranks and same and tap.on_host):  # elsewhere nothing is checked
             return broken

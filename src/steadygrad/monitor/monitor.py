@@ -210,8 +210,6 @@ class Monitor:
     @property
     def steps(self) -> int:
         """Optimizer steps made since attaching; of several optimizers, those of the fastest."""
-        if len(self._taps) == 1:
-            return self._taps[0].steps
         return max((tap.steps for tap in self._taps), default=self._made)
 
     @property
@@ -366,13 +364,16 @@ class Monitor:
             for watched in self._watched:
                 watched.outputs.arm(self._watch.due)
             self._delivery.poll(hold=self._hold if self._watch.due else 0)
-        elif not tap.on_host:
+        else:
             self._delivery.poll()
+            if tap.on_host and len(self._taps) == 1:
+                tap.wake = self._next_look[id(tap)]
         self._alarms.raise_if_asked()
 
     def _on_broken(self, tap: OptimizerTap, here: bool) -> None:
         self._guard(self._delivery.poll)
         self._guard(lambda: self._incidents.investigate(tap, self._models_of(tap), here, self.steps))
+        tap.wake = 0  # an alarm may wait for the end of the step
         self._incidents.act(tap, self.steps)
 
     def _guard(self, action: Callable[[], None]) -> None:

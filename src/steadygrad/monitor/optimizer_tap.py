@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -23,9 +22,9 @@ from steadygrad.monitor.arrivals import Arrivals, Leftover
 from steadygrad.monitor.buffers import DeviceBuffer, HostBuffer, HostSums
 from steadygrad.monitor.delivery import Delivery
 from steadygrad.monitor.device_skip import flag_step, unflag_step
-from steadygrad.monitor.hooks import make_inert
+from steadygrad.monitor.hooks import UncopiedHook
 from steadygrad.monitor.norms import WIDE, exact_norm, local, squares_of
-from steadygrad.monitor.sharded import sum_over_shards
+from steadygrad.monitor.sharded import have_ranks, sum_over_shards
 from steadygrad.monitor.step_read import StepRead
 
 __all__ = ["OptimizerTap"]
@@ -33,22 +32,6 @@ __all__ = ["OptimizerTap"]
 SETTLED = 10  # after so many looks in a row, one of so many asks for what is written behind torch's back
 Sums = Tensor | HostSums
 Squares = Tensor | list[float]
-
-
-class _GradHook:
-    """Hand a gradient to its tap in the step of a look; a copied or pickled model gets an inert one."""
-
-    __slots__ = ("index", "tap")
-
-    def __init__(self, tap: OptimizerTap, index: int) -> None:
-        self.tap, self.index = tap, index
-
-    def __call__(self, parameter: Tensor) -> None:
-        if self.tap.due:
-            self.tap.on_grad(self.index)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return make_inert, ()
 
 
 @dataclass
@@ -71,6 +54,7 @@ class OptimizerTap:
         steps: Steps made (or skipped by a loss scaler) since the tap was attached.
         scale: Loss scale of the step under way; None without a scaler.
         blind: Whether the tap came after the backward pass of the step under way, and saw no gradient arrive.
+        wake: From so many steps on ``on_step`` is called after each, before that after those that were looked at.
     """
 
     optimizer: Optimizer
@@ -89,6 +73,7 @@ class OptimizerTap:
     steps: int = 0
     scale: Tensor | None = None
     blind: bool = False
+    wake: int = 0
 
     def __post_init__(self) -> None:
         self._count = -1
@@ -100,6 +85,7 @@ class OptimizerTap:
         self._arrived: Tensor | None = None
         self._arrivals = Arrivals()
         self._seen_pass, self._by_hooks = True, False  # whether the look saw a backward pass; whether hooks tell
+        self._has_ranks = False  # as of the last look
         self._in_a_row = 0  # looks that followed each other step by step, but for the first
         self._bad = 0  # non-finite entries among the gradients that arrived
         self._in_step = self._looking = self._stepped = self._flagged = False
@@ -127,7 +113,8 @@ class OptimizerTap:
                 self.parameters.append(parameter)
                 self._buffer = self._sentinels = None
             if self.due and self._by_hooks and index not in self._grad_hooks and parameter.requires_grad:
-                self._grad_hooks[index] = parameter.register_post_accumulate_grad_hook(_GradHook(self, index))
+                hook = UncopiedHook(self.on_grad, index)
+                self._grad_hooks[index] = parameter.register_post_accumulate_grad_hook(hook)
         if len(self._written) < len(self.parameters):
             self._written = [False] * len(self.parameters)
             self._smallest = min(self.parameters, key=Tensor.numel)
@@ -150,7 +137,7 @@ class OptimizerTap:
 
     def before_backward(self) -> None:
         """Before a backward pass: what parameters are there, and are the gradients of the step before still there?"""
-        self._by_hooks |= dist.is_available() and dist.is_initialized()
+        self._by_hooks |= have_ranks()
         self.rescan()
         self._seen_pass = True
         self._arrivals.begin()
@@ -181,10 +168,11 @@ class OptimizerTap:
             hook.remove()
         self._grad_hooks.clear()
 
-    def on_grad(self, index: int) -> None:
+    def on_grad(self, index: int, _: Tensor) -> None:
         """Read the gradient that has just been accumulated."""
         try:
-            self._read_grads([index])
+            if self.due:
+                self._read_grads([index])
         except Exception as error:
             self.on_fault(error)
 
@@ -233,7 +221,7 @@ class OptimizerTap:
     @property
     def on_host(self) -> bool:
         """Whether what is watched lies on a CPU, where a number may be waited for."""
-        return bool(self.parameters) and self.parameters[0].device.type == "cpu"
+        return bool(self.parameters) and self.parameters[0].is_cpu
 
     def skipped(self) -> None:
         """Note that a loss scaler did not call the optimizer's step because of an overflow."""
@@ -262,7 +250,7 @@ class OptimizerTap:
             if self.skip_on_device and self.scale is None and not self.on_host:
                 self._flagged = flag_step(self.optimizer)
             here = self.scale is None and self._is_broken()
-            anywhere = self.agree(self, here)
+            anywhere = self.agree(self, here) if self._has_ranks else here
         except Exception as error:
             self.on_fault(error)
             return
@@ -271,7 +259,7 @@ class OptimizerTap:
 
     def _look_before(self) -> None:
         self._read_arrived()
-        self._looking, buffer = True, self.buffer
+        self._looking, self._has_ranks, buffer = True, have_ranks(), self.buffer
         if isinstance(buffer, DeviceBuffer):
             self._arrived = buffer.arrived()
         buffer.keep(self.parameters, trust=self._settled)
@@ -334,8 +322,8 @@ class OptimizerTap:
 
     def _finish(self) -> None:
         self._in_step = self.blind = False
-        self.scale = None
-        if self.due:
+        self.scale, looked = None, self.due
+        if looked:
             self._looking = self._seen_pass = False
             self._arrivals.clear()
             self._direct.clear()
@@ -345,7 +333,8 @@ class OptimizerTap:
                 self._buffer.clear()
             self._written = [False] * len(self.parameters)
         self.steps += 1
-        self.on_step(self)
+        if looked or self.steps >= self.wake:
+            self.on_step(self)
 
     def _unflag(self) -> None:
         if self._flagged:

@@ -10,12 +10,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 Sums = list[list[float]]
-__all__ = ["group_of", "sum_over_shards"]
+__all__ = ["group_of", "have_ranks", "sum_over_shards"]
+
+
+def have_ranks() -> bool:
+    """Whether processes train together."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def group_of(parameters: Sequence[Tensor]) -> Any:
     """Return the process group over which the first sharded parameter is split; None if none is."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not have_ranks():
         return None
     for parameter in parameters:
         mesh = getattr(parameter, "device_mesh", None)

@@ -45,7 +45,7 @@ class Copies:
 
 
 class KeptWeights:
-    """Weights as the last step left them, and what each step makes of them.
+    """Weights before a step, and what it makes of them; where looks follow each other, those it leaves for the next.
 
     Args:
         kernel: Reads weights, if it can read all of them; torch does otherwise.
@@ -53,9 +53,11 @@ class KeptWeights:
 
     def __init__(self, kernel: StepsKernel | None = None) -> None:
         self._kernel = kernel
-        self._steps: Callable[[Sequence[Tensor]], Sums | None] = lambda weights: None
+        self._steps: Callable[[Sequence[Tensor], bool, bool], Sums | None] = lambda *_: None
         self._before: list[float] = []  # sums of squares of the weights
         self._stamps: list[tuple[int, int]] = []  # of the weights after the last step
+        self._in_a_row = False  # whether nothing tells of a step between this look and the last one
+        self._kept = False  # whether the weights were copied after the last step
         self._unnoticed = False  # whether stamps have ever missed a change
 
     def keep(self, weights: Sequence[Tensor], trust: bool) -> None:
@@ -64,10 +66,11 @@ class KeptWeights:
         With ``trust`` those after the last step are relied on, where nothing tells of a change since and none ever came
         untold: torch's count of writes to a tensor misses those through ``.data``.
         """
-        same = _stamps(weights) == self._stamps
+        self._in_a_row = _stamps(weights) == self._stamps
+        same = self._in_a_row and self._kept
         if same and trust and not self._unnoticed:
             return
-        moved, self._before = self._steps(weights) or self._anew(weights)
+        moved, self._before = self._steps(weights, same, True) or self._anew(weights)
         self._unnoticed |= same and any(moved)
 
     def _anew(self, weights: Sequence[Tensor]) -> Sums:
@@ -76,7 +79,7 @@ class KeptWeights:
             self._steps = CompiledSteps(weights, self._kernel)
         else:
             self._steps = TorchSteps(weights)
-        found = self._steps(weights)
+        found = self._steps(weights, False, True)
         assert found is not None
         return found
 
@@ -86,11 +89,11 @@ class KeptWeights:
         Raises:
             ValueError: If they have another shape or layout than before.
         """
-        before, found = self._before, self._steps(weights)
+        before, found = self._before, self._steps(weights, True, self._in_a_row)
         if found is None:
             raise ValueError("A step changed the shape, dtype or layout of a weight.")
         moved, self._before = found
-        self._stamps = _stamps(weights)
+        self._stamps, self._kept = _stamps(weights), self._in_a_row
         return before, moved
 
 
@@ -116,18 +119,23 @@ class TorchSteps:
         self._groups = [(owners, pieces, Copies(pieces)) for owners, pieces in groups]
 
     @np.errstate(all="ignore")
-    def __call__(self, weights: Sequence[Tensor]) -> Sums | None:
-        """Return both sums for each weight, of finite entries alone; None if one has another layout by now."""
+    def __call__(self, weights: Sequence[Tensor], compare: bool, keep: bool) -> Sums | None:
+        """Return both sums for each weight, of finite entries alone; None if one has another layout by now.
+
+        What came to them is 0 if that is not asked for by ``compare``, as what they are if not by ``keep``.
+        """
         if not self._found([_here(weight) for weight in weights]):
             return None
         moved, squares = [0.0] * len(weights), [0.0] * len(weights)
         for owners, pieces, copies in self._groups:
-            torch._foreach_sub_(copies.views, pieces)
-            steps = _sums(copies)
-            torch._foreach_copy_(copies.views, pieces)
-            for owner, step, square in zip(owners, steps, _sums(copies), strict=True):
-                moved[owner] += step
-                squares[owner] += square
+            for asked, write, sums in (
+                (compare, torch._foreach_sub_, moved),
+                (keep, torch._foreach_copy_, squares),
+            ):
+                if asked:
+                    write(copies.views, pieces)
+                    for owner, total in zip(owners, _sums(copies), strict=True):
+                        sums[owner] += total
         return moved, squares
 
     def _found(self, parts: Sequence[Tensor]) -> bool:
@@ -149,8 +157,11 @@ class CompiledSteps:
         self._kernel = kernel
         self._copies = [torch.zeros_like(weight) for weight in weights]
 
-    def __call__(self, weights: Sequence[Tensor]) -> Sums | None:
-        """Return both sums for each weight, of finite entries alone; None if one has another layout by now."""
+    def __call__(self, weights: Sequence[Tensor], compare: bool, keep: bool) -> Sums | None:
+        """Return both sums for each weight, of finite entries alone; None if one has another layout by now.
+
+        Both, whatever is asked for: one alone would take as long.
+        """
         fit = all(compilable(w) and w.shape == copy.shape for w, copy in zip(weights, self._copies, strict=True))
         return self._kernel(weights, self._copies) if fit else None
 
