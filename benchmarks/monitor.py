@@ -4,7 +4,7 @@ One training goes on in pieces of sixteen steps, by turns unwatched, watched in 
 null control, in random order; a piece of each is a round. One training and not several, because two trainings of the
 same network differ by several per cent by where their tensors happen to lie; short pieces, because a machine's pace
 drifts; sixteen steps, because looks in a row are worked on eight at a time. The default schedule, as it is from step
-500 on, is put together from a piece without a look and one with a look that all rules judge. The figure is the median
+1,000 on, is put together from a piece without a look and one with a look that all rules judge. The figure is the median
 over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of
 one thread. Beside it, for the same networks, what others cost at every step.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from steadygrad.errors import SteadygradWarning, UsageError
-from steadygrad.monitor import Monitor
+from steadygrad.monitor import Monitor, forensics
 from steadygrad.records import History
 from steadygrad.signals import Recorder
 
@@ -97,6 +98,19 @@ def test_a_fault_of_the_monitor_ends_in_one_warning(monkeypatch: pytest.MonkeyPa
     ):
         assert train(watched, optimizer, 6) == losses
     assert len(caught) == 1
+    assert same(plain, watched)
+
+
+def test_a_fault_in_keeping_a_call_ends_the_watch_and_not_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(forensics, "on_grad", fail)
+    plain, watched = mlp(), mlp()
+    losses = train(plain, torch.optim.SGD(plain.parameters(), lr=0.1), 3)
+    optimizer = torch.optim.SGD(watched.parameters(), lr=0.1)
+    with pytest.warns(SteadygradWarning, match="ZeroDivisionError: a bug of ours"), Monitor(watched, optimizer):
+        assert train(watched, optimizer, 3) == losses
     assert same(plain, watched)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from steadygrad.training import TrainingSetup
 __all__ = ["Call", "CallKeeper", "find_producer"]
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One call of a model, as far as it takes to make it again.
 
@@ -40,10 +40,11 @@ class Call:
 class CallKeeper:
     """Keep a model's last call with gradients recorded, by reference: nothing is copied but the random state."""
 
-    def __init__(self, model: nn.Module, watch: Watch) -> None:
+    def __init__(self, model: nn.Module, watch: Watch, on_fault: Callable[[BaseException], None]) -> None:
         self.model = model
         self.last: Call | None = None
-        self._watch = watch
+        self._watch, self._on_fault = watch, on_fault
+        self._under_way: Call | None = None
         self._hooks = [
             model.register_forward_pre_hook(UncopiedHook(self._before), with_kwargs=True),
             model.register_forward_hook(UncopiedHook(self._after)),
@@ -53,22 +54,27 @@ class CallKeeper:
         """Take all hooks away and forget the call."""
         for hook in self._hooks:
             hook.remove()
-        self.last = None
+        self.last = self._under_way = None
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        if kwargs is None:  # removed while torch goes through the hooks of a call
+        if kwargs is None or torch.compiler.is_compiling():  # None: removed while torch goes through a call's hooks
             return
-        if torch.is_grad_enabled() and not self._watch.muted and not torch.compiler.is_compiling():
-            self.last = Call(args, kwargs, torch.get_rng_state())
+        self._under_way = None
+        if torch.is_grad_enabled() and not self._watch.muted:
+            self.last = self._under_way = Call(args, kwargs, torch.get_rng_state())
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self.last
-        if call is None or not torch.is_grad_enabled() or self._watch.muted or torch.compiler.is_compiling():
+        call = self._under_way
+        if call is None or torch.compiler.is_compiling():
             return
-        tensors = floating_tensors(output)
-        call.seeds = [None] * len(tensors)
-        for place, tensor in enumerate(tensors):
-            on_grad(tensor, partial(call.seeds.__setitem__, place))
+        self._under_way = None
+        try:
+            tensors = floating_tensors(output)
+            call.seeds += [None] * len(tensors)
+            for place, tensor in enumerate(tensors):
+                on_grad(tensor, partial(call.seeds.__setitem__, place))
+        except Exception as error:
+            self._on_fault(error)
 
 
 class _Seeded(torch.autograd.Function):

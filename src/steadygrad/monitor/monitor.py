@@ -34,7 +34,7 @@ from steadygrad.records import Finding, History, Observation
 __all__ = ["Monitor"]
 
 SPIKES = ("SG503",)  # judged at every look; all rules take their time, and are asked at growing distances
-FIRST_GAP, LAST_GAP = 10, 50  # steps between two judgements, and by default between two looks
+FIRST_GAP, LAST_JUDGED, LAST_GAP = 10, 50, 100  # steps: first between judgements and looks, last between either
 HELD = 7  # looks that wait for the next one, where one follows the other and nobody is to be told at once
 GROWTH = 10  # from the hundredth step on looks stand a tenth of the steps made apart
 # Losses that torch's own functions leave undivided; a loss that was divided ends in another function.
@@ -54,7 +54,7 @@ class Monitor:
         model: The network; for several a list, or a dict by the name they shall have.
         optimizer: Its optimizer, or several.
         every: Look at every so many optimizer steps, the first one included; by default at every tenth at first, and
-            rarer as the training goes on, down to every fiftieth from step 500 on.
+            rarer as the training goes on, down to every hundredth from step 1,000 on.
         on_alarm: ``"log"`` logs a finding, ``"raise"`` raises :class:`AlarmError` on findings of severity error, a
             callable gets the finding.
         sinks: Callables that get every look and every finding as plain data.
@@ -339,7 +339,7 @@ class Monitor:
         if self._alarms.has_sinks:
             self._alarms.look(look.event(self._places.names))
         if look.step >= self._next_judgement:
-            self._next_judgement = look.step + min(max(look.step, FIRST_GAP), LAST_GAP)
+            self._next_judgement = look.step + min(max(look.step, FIRST_GAP), LAST_JUDGED)
             self._judge()
         else:
             self._alarms.judge(judge_history(self._history, SPIKES), look.step, SPIKES)
@@ -366,8 +366,7 @@ class Monitor:
             self._delivery.poll(hold=self._hold if self._watch.due else 0)
         else:
             self._delivery.poll()
-            if tap.on_host and len(self._taps) == 1:
-                tap.wake = self._next_look[id(tap)]
+            tap.wake = self._next_look[id(tap)] if tap.on_host and len(self._taps) == 1 else 0
         self._alarms.raise_if_asked()
 
     def _on_broken(self, tap: OptimizerTap, here: bool) -> None:

@@ -348,9 +348,15 @@ class OptimizerTap:
         if self._looking and all(self._written):
             return self._bad > 0
         self._sentinels = self._sentinels or self._choose_sentinels()
-        grads = [grad for parameter in self._sentinels if (grad := parameter.grad) is not None]
+        total = 0.0
+        for parameter in self._sentinels:
+            if (grad := parameter.grad) is not None:
+                plain = type(grad) is Tensor and grad.dtype in WIDE
+                total += (grad if plain else local(grad)).sum().item()
         # Finite gradients of 1e38 have an infinite float32 sum: look again, exactly.
-        return not math.isfinite(sum(map(_sum, grads))) and any(exact_norm(grad)[1] for grad in grads)
+        return not math.isfinite(total) and any(
+            exact_norm(grad)[1] for parameter in self._sentinels if (grad := parameter.grad) is not None
+        )
 
     def _choose_sentinels(self) -> list[Tensor]:
         """Return the smallest parameter of every layer.
@@ -364,10 +370,6 @@ class OptimizerTap:
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
         return list(smallest.values())
-
-
-def _sum(grad: Tensor) -> float:
-    return (grad if type(grad) is Tensor and grad.dtype in WIDE else local(grad)).sum().item()
 
 
 def _norm(tensor: Tensor) -> float:

@@ -40,7 +40,7 @@ class WatchedModel:
         self.model = model
         self.outputs = ActivationTap(model, watch, on_fault)
         self.wiring = WiringTap(model, prefix, on_fault)
-        self.keeper = CallKeeper(model, watch)
+        self.keeper = CallKeeper(model, watch, on_fault)
         self.rows = np.array([places.add_layer(prefix + layer) for layer in self.outputs.names], dtype=np.int64)
         self._owned = set()
         for full, parameter in inner_model(model).named_parameters():
