@@ -59,6 +59,27 @@ def test_calls_within_torch_func_are_passed_over(per_sample: bool) -> None:
     assert not any(value != value for value in shown(monitor, "output_rms").values())
 
 
+def test_gradients_of_torch_func_that_are_not_finite_are_told_and_the_watch_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = batch()
+
+    def loss_by(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(model, parameters, (x,)), y)
+
+    with Monitor(model, optimizer, every=1, on_nonfinite="skip") as monitor:
+        for factor in (1.0, float("nan"), 1.0):
+            parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+            for name, grad in torch.func.grad(loss_by)(parameters, x, y).items():
+                model.get_parameter(name).grad = grad * factor
+            optimizer.step()
+    assert "step 1: a gradient is not finite; no call of the model was seen" in caplog.text
+    assert len(monitor.history) == 3
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_a_backward_pass_that_was_named_before_the_monitor_came(passes: int) -> None:
     backward = torch.autograd.backward  # as `from torch.autograd import backward` keeps it

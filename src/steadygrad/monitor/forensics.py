@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steadygrad.diagnosis import explain, judge
 from steadygrad.monitor.activation_tap import Watch, inner_model
-from steadygrad.monitor.hooks import UncopiedHook, on_grad
+from steadygrad.monitor.hooks import UncopiedHook, on_grad, within_transform
 from steadygrad.records import Finding, Severity
 from steadygrad.signals import probe
 from steadygrad.training import TrainingSetup
@@ -60,7 +60,7 @@ class CallKeeper:
         if kwargs is None or torch.compiler.is_compiling():  # None: removed while torch goes through a call's hooks
             return
         self._under_way = None
-        if torch.is_grad_enabled() and not self._watch.muted:
+        if torch.is_grad_enabled() and not self._watch.muted and not within_transform():
             self.last = self._under_way = Call(args, kwargs, torch.get_rng_state())
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:

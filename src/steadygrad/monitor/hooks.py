@@ -29,7 +29,7 @@ def within_transform() -> bool:
 def on_grad(tensor: Tensor, function: Callable[[Tensor | None], None]) -> None:
     """Hand the gradient that comes back to a tensor to a function; None where none comes."""
     node, place = tensor.grad_fn, tensor.output_nr
-    if node is not None:  # a hook on the node costs half of one on the tensor
+    if node is not None:  # called after hooks on the tensor, which may change its gradient
         node.register_prehook(lambda grads: function(grads[place]))
     elif tensor.requires_grad:
         tensor.register_hook(function)

@@ -69,10 +69,10 @@ class Incidents:
         self._count += 1
         if self._count > MOST:
             return
-        for watched in models:
-            call = watched.keeper.last
-            if call is None:
-                continue
+        calls = [(watched, call) for watched in models if (call := watched.keeper.last) is not None]
+        if not calls:
+            logger.error("step %d: a gradient is not finite; no call of the model was seen to be made again", step)
+        for watched, call in calls:
             self._watch.muted = True
             try:
                 findings = find_producer(watched.model, call)
