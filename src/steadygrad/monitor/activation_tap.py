@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from steadygrad.monitor.compiled_stats import Readers
-from steadygrad.monitor.hooks import make_inert, on_grad, within_transform
+from steadygrad.monitor.hooks import UncopiedHook, on_grad, within_transform
 from steadygrad.monitor.norms import exact_norm
 from steadygrad.monitor.output_stats import COLUMNS as OUTPUT_COLUMNS
 from steadygrad.monitor.output_stats import OutputKind, as_array, exact_stats, output_stats_by_tensors
@@ -70,26 +70,6 @@ class Kept:
     table: np.ndarray = field(init=False)
 
 
-class _ForwardHook:
-    """Hand a layer's output to its tap in the step of a look; a copied or pickled model gets an inert one."""
-
-    __slots__ = ("kind", "row", "tap", "watch")
-
-    def __init__(self, tap: ActivationTap, row: int, module: nn.Module) -> None:
-        self.tap, self.row, self.watch, self.kind = tap, row, tap.watch, OutputKind.of(module)
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not self.watch.due or not torch.is_grad_enabled():
-            return
-        if torch.compiler.is_compiling():
-            self.tap.traced(self, output)
-        else:
-            self.tap.seen(self, output)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return make_inert, ()
-
-
 class ActivationTap:
     """Statistics of the outputs of a model's layers: those with parameters of their own, and all leaf modules.
 
@@ -128,7 +108,9 @@ class ActivationTap:
         self._kept = Kept()
         self._unread: list[Kept] = []
         self._eager = False  # whether the last look saw eager code on a CPU alone
-        self._hooked = [(module, _ForwardHook(self, row, module)) for row, module in enumerate(modules)]
+        self._hooked = [
+            (module, UncopiedHook(self._called, row, OutputKind.of(module))) for row, module in enumerate(modules)
+        ]
         self._hooks: list[Any] = []
         self.arm(True)
 
@@ -174,7 +156,15 @@ class ActivationTap:
             self._read()
         return taken.table
 
-    def seen(self, hook: _ForwardHook, output: Any) -> None:
+    def _called(self, row: int, kind: OutputKind, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not self.watch.due or not torch.is_grad_enabled():
+            return
+        if torch.compiler.is_compiling():
+            self._traced(row, kind, output)
+        else:
+            self._seen(row, kind, output)
+
+    def _seen(self, row: int, kind: OutputKind, output: Any) -> None:
         """Measure an output in eager code."""
         if self.watch.muted or within_transform():
             return
@@ -183,11 +173,10 @@ class ActivationTap:
             if tensor is None or not tensor.numel():
                 return
             if not (self._on_host and tensor.is_cpu):
-                self._write(hook, tensor)
+                self._write(row, kind, tensor)
                 return
-            row = hook.row
             self._kept.grads.pop(row, None)  # of several calls the last one counts
-            self._kept.outputs[row] = self._read_output(hook.kind, tensor)
+            self._kept.outputs[row] = self._read_output(kind, tensor)
             on_grad(tensor, partial(self._seen_grad, row))
         except Exception as error:
             self._on_fault(error)
@@ -214,11 +203,11 @@ class ActivationTap:
         subnormal = _subnormal(grad).item() if grad.dtype == torch.float16 else NAN
         return [_rms(norm, grad.numel() - bad), bad, subnormal]
 
-    def traced(self, hook: _ForwardHook, output: Any) -> None:
+    def _traced(self, row: int, kind: OutputKind, output: Any) -> None:
         """Measure an output in compiled code; no exception may be caught here, and no number read."""
         tensor = _floating(output)
         if tensor is not None:
-            self._write(hook, tensor)
+            self._write(row, kind, tensor)
 
     def _seen_grad(self, row: int, grad: Tensor | None) -> None:
         try:
@@ -234,10 +223,10 @@ class ActivationTap:
         _fill([(kept.table[:, :GRAD], kept.outputs) for kept in unread], sample_stats)
         _fill([(kept.table[:, GRAD:], kept.grads) for kept in unread], grad_stats)
 
-    def _write(self, hook: _ForwardHook, tensor: Tensor) -> None:
+    def _write(self, row: int, kind: OutputKind, tensor: Tensor) -> None:
         """Write the statistics of an output into the table by tensor operations alone."""
-        table, row = self.table, hook.row
-        table[row, :GRAD].copy_(output_stats_by_tensors(hook.kind, tensor.detach()))
+        table = self.table
+        table[row, :GRAD].copy_(output_stats_by_tensors(kind, tensor.detach()))
         if tensor.requires_grad:
             tensor.register_hook(lambda grad: _write_grad(table, row, grad))
 

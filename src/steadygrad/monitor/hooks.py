@@ -9,15 +9,14 @@ from typing import Any
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
-__all__ = ["UncopiedHook", "inert", "make_inert", "on_grad", "within_transform"]
+__all__ = ["UncopiedHook", "inert", "on_grad", "within_transform"]
 
 
 def inert(*args: Any, **kwargs: Any) -> None:
     """Do nothing: what a hook becomes in a copied or saved model."""
 
 
-def make_inert() -> Callable[..., None]:
-    """Return :func:`inert`; a hook's ``__reduce__`` names this."""
+def _make_inert() -> Callable[..., None]:
     return inert
 
 
@@ -39,4 +38,4 @@ class UncopiedHook(partial[None]):
     """Call a function; in a copied or pickled model it does nothing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return make_inert, ()
+        return _make_inert, ()
