@@ -34,7 +34,7 @@ def watch(
     script: Annotated[Path, typer.Argument(help="Your training script; it is executed as it is.", show_default=False)],
     arguments: Annotated[list[str] | None, typer.Argument(help="Its arguments, after --.", show_default=False)] = None,
     every: Annotated[
-        int | None, typer.Option(help="Look at every so many optimizer steps; by default every 10, later every 50.")
+        int | None, typer.Option(help="Look at every so many optimizer steps; by default every 10, later every 100.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/SCRIPT-TIME.")] = None,
     checkpoint_every: Annotated[
