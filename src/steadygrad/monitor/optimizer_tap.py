@@ -113,7 +113,7 @@ class OptimizerTap:
                 self.parameters.append(parameter)
                 self._buffer = self._sentinels = None
             if self.due and self._by_hooks and index not in self._grad_hooks and parameter.requires_grad:
-                hook = UncopiedHook(self.on_grad, index)
+                hook = UncopiedHook(self._on_grad, index)
                 self._grad_hooks[index] = parameter.register_post_accumulate_grad_hook(hook)
         if len(self._written) < len(self.parameters):
             self._written = [False] * len(self.parameters)
@@ -168,7 +168,7 @@ class OptimizerTap:
             hook.remove()
         self._grad_hooks.clear()
 
-    def on_grad(self, index: int, _: Tensor) -> None:
+    def _on_grad(self, index: int, _: Tensor) -> None:
         """Read the gradient that has just been accumulated."""
         try:
             if self.due:
@@ -348,15 +348,9 @@ class OptimizerTap:
         if self._looking and all(self._written):
             return self._bad > 0
         self._sentinels = self._sentinels or self._choose_sentinels()
-        total = 0.0
-        for parameter in self._sentinels:
-            if (grad := parameter.grad) is not None:
-                plain = type(grad) is Tensor and grad.dtype in WIDE
-                total += (grad if plain else local(grad)).sum().item()
+        grads = [grad for parameter in self._sentinels if (grad := parameter.grad) is not None]
         # Finite gradients of 1e38 have an infinite float32 sum: look again, exactly.
-        return not math.isfinite(total) and any(
-            exact_norm(grad)[1] for parameter in self._sentinels if (grad := parameter.grad) is not None
-        )
+        return not math.isfinite(sum(map(_sum, grads))) and any(exact_norm(grad)[1] for grad in grads)
 
     def _choose_sentinels(self) -> list[Tensor]:
         """Return the smallest parameter of every layer.
@@ -370,6 +364,10 @@ class OptimizerTap:
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
         return list(smallest.values())
+
+
+def _sum(grad: Tensor) -> float:
+    return (grad if type(grad) is Tensor and grad.dtype in WIDE else local(grad)).sum().item()
 
 
 def _norm(tensor: Tensor) -> float:
