@@ -71,7 +71,7 @@ class Incidents:
             return
         calls = [(watched, call) for watched in models if (call := watched.keeper.last) is not None]
         if not calls:
-            logger.error("step %d: a gradient is not finite; no call of the model was seen that could be made again", step)
+            logger.error("step %d: a gradient is not finite; no call that could be made again was seen", step)
         for watched, call in calls:
             self._watch.muted = True
             try:
