@@ -8,7 +8,12 @@ drifts; sixteen steps, because looks in a row are worked on eight at a time. The
 over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of
 one thread. Beside it, for the same networks, what others cost at every step.
 
+A process has its own place for every tensor and every piece of code, and a ratio of its own, a few tenths of a per cent
+off that of the next. With ``--processes`` the training is made in several, one after the other, which share the time;
+the figure is the mean of their medians, and the bootstrap draws processes as well as rounds.
+
     python benchmarks/monitor.py --models mlp --seconds 120
+    python benchmarks/monitor.py --models mlp --watch default --seconds 600 --processes 10
     python benchmarks/monitor.py --models gpt --watch "every step" --results costs.json
 
 With ``--keep-memory`` the C library is told to keep the memory that is freed. Otherwise it may give it back, and to
@@ -30,10 +35,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -215,8 +222,8 @@ class Cost:
         return self.high > BUDGETS.get(self.watched_by, {}).get(self.network, math.inf)
 
 
-def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds: float) -> list[Cost]:
-    """Measure what each way to watch one network costs, all in one training."""
+def rounds(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds: float) -> np.ndarray:
+    """Return the seconds of each piece of one training: rounds by unwatched, each way to watch, unwatched."""
     training = Training(name)
     turns: list[Watch] = [nullcontext, *(make(training) for make in watchers.values()), nullcontext]
     order, rows = random.Random(SEED), []
@@ -228,26 +235,68 @@ def measure(name: str, watchers: dict[str, Callable[[Training], Watch]], seconds
                 training.run(WARM_UP, settle)
                 row[place] = training.run(PIECE, settle)
         rows.append(row)
-    times = np.array(rows[1:])  # the first round warms up
-    draws = np.random.default_rng(SEED).integers(0, len(times), (DRAWS, len(times)))
-    unwatched = (times[:, 0] + times[:, -1]) / 2
-    null = times[:, -1] / times[:, 0]
+    return np.array(rows[1:])  # the first round warms up
 
-    def figure(watched: np.ndarray, drawn: np.ndarray) -> float:
-        # The control's drift from 1 belongs half to either unwatched turn.
-        return float(np.median(watched[drawn]) - (np.median(null[drawn]) - 1.0) / 2)
 
-    taken = {watcher: times[:, place] for place, watcher in enumerate(watchers, start=1)}
-    if LOOK in taken:
-        taken["default"] = taken[IDLE] + (taken.pop(LOOK) - taken[IDLE]) * PIECE / LAST_GAP
+def measure(name: str, watch: list[str], options: argparse.Namespace) -> list[Cost]:
+    """Measure what each way to watch one network costs, all in one training of each process."""
+    watchers = {
+        turn: PEERS.get(turn) or partial(with_monitor, every=EVERY[turn])
+        for watcher in watch
+        for turn in ((IDLE, LOOK) if watcher == "default" else (watcher,))
+    }
+    share = options.seconds / options.processes
+    if options.processes == 1:
+        taken = [rounds(name, watchers, share)]
+    else:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, prepare, (options,), max_tasks_per_child=1) as pool:
+            taken = list(pool.map(rounds, *zip(*[(name, watchers, share)] * options.processes, strict=True)))
+    return costs_of(name, list(watchers), taken)
+
+
+def costs_of(name: str, watchers: list[str], taken: list[np.ndarray]) -> list[Cost]:
+    """Turn the times of each process into ratios: the mean of its processes' medians."""
+    generator = np.random.default_rng(SEED)
+    drawn = [generator.integers(0, len(times), (DRAWS, len(times))) for times in taken]
+    chosen = generator.integers(0, len(taken), (DRAWS, len(taken)))  # with one process: that one
+
+    def figures(column: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray]:
+        """Return the ratio of a column of times, and those of all draws."""
+        ratios = []
+        for times, draws in zip(taken, drawn, strict=True):
+            watched = column(times) / ((times[:, 0] + times[:, -1]) / 2)
+            null = times[:, -1] / times[:, 0]
+            draws = np.vstack([np.arange(len(times)), draws])  # first as they are
+            # The control's drift from 1 belongs half to either unwatched turn.
+            ratios.append(np.median(watched[draws], axis=1) - (np.median(null[draws], axis=1) - 1.0) / 2)
+        table = np.array(ratios)
+        return float(table[:, 0].mean()), np.take_along_axis(table[:, 1:].T, chosen, axis=1).mean(axis=1)
+
+    columns: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        watcher: lambda times, place=place: times[:, place] for place, watcher in enumerate(watchers, start=1)
+    }
+    if LOOK in columns:
+        idle, look = columns[IDLE], columns.pop(LOOK)
+        columns["default"] = lambda times: idle(times) + (look(times) - idle(times)) * PIECE / LAST_GAP
+    step_ms = 1e3 * float(np.mean([np.median(times[:, [0, -1]]) for times in taken])) / PIECE
+    count = sum(map(len, taken))
     costs = []
-    for watcher, seconds_taken in taken.items():
-        watched = seconds_taken / unwatched
-        low, high = np.percentile([figure(watched, drawn) for drawn in draws], [2.5, 97.5])
-        ratio = figure(watched, np.arange(len(times)))
-        step_ms = 1e3 * float(np.median(unwatched)) / PIECE
-        costs.append(Cost(name, watcher, ratio, float(low), float(high), len(times), step_ms))
+    for watcher, column in columns.items():
+        ratio, draws = figures(column)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        costs.append(Cost(name, watcher, ratio, float(low), float(high), count, step_ms))
     return costs
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Set up a process as asked."""
+    if options.without_numba:
+        sys.modules["numba"] = None  # type: ignore[assignment]
+    if options.keep_memory:
+        keep_freed_memory()
+    torch.set_num_threads(1)
+    logging.getLogger("steadygrad").disabled = True
 
 
 def keep_freed_memory() -> None:
@@ -299,24 +348,16 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="JSON file that figures are merged into")
     parser.add_argument("--without-numba", action="store_true", help="as if it were not installed: by torch alone")
     parser.add_argument("--keep-memory", action="store_true", help="without page faults of memory given back (glibc)")
+    parser.add_argument("--processes", type=int, default=1, help="that share the time, one after the other")
     options = parser.parse_args()
-    if options.without_numba:
-        sys.modules["numba"] = None  # type: ignore[assignment]
-    if options.keep_memory:
-        keep_freed_memory()
-    torch.set_num_threads(1)
-    logging.getLogger("steadygrad").disabled = True
-    watchers = {
-        turn: PEERS.get(turn) or partial(with_monitor, every=EVERY[turn])
-        for watcher in installed(options.watch)
-        for turn in ((IDLE, LOOK) if watcher == "default" else (watcher,))
-    }
+    prepare(options)
+    watch = list(installed(options.watch))
     kernels = "with numba" if squares_kernel() else "without numba"
     print(f"torch {torch.__version__} {kernels}, {platform.machine()}, one thread, pieces of {PIECE} steps")
     print(f"{'network':<10}{'watched by':<20}{'ratio':>7}{'95 % interval':>18}{'rounds':>8}{'step':>10}")
     failed, costs = False, []
     for name in options.models:
-        for cost in measure(name, watchers, options.seconds):
+        for cost in measure(name, watch, options):
             costs.append(cost)
             failed |= cost.over
             interval = f"{cost.low:.3f} to {cost.high:.3f}"
