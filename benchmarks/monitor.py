@@ -8,7 +8,7 @@ drifts; sixteen steps, because looks in a row are worked on eight at a time. The
 over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of
 one thread. Beside it, for the same networks, what others cost at every step.
 
-A process has its own place for every tensor and every piece of code, and a ratio of its own, a few tenths of a per cent
+A process has its own place for every tensor and every piece of code, and a ratio of its own, one or two per cent
 off that of the next. With ``--processes`` the training is made in several, one after the other, which share the time;
 the figure is the mean of their medians, and the bootstrap draws processes as well as rounds.
 
@@ -350,6 +350,8 @@ def main() -> int:
     parser.add_argument("--keep-memory", action="store_true", help="without page faults of memory given back (glibc)")
     parser.add_argument("--processes", type=int, default=1, help="that share the time, one after the other")
     options = parser.parse_args()
+    if options.processes < 1:
+        parser.error("--processes: expected at least 1")
     prepare(options)
     watch = list(installed(options.watch))
     kernels = "with numba" if squares_kernel() else "without numba"
