@@ -8,9 +8,9 @@ drifts; sixteen steps, because looks in a row are worked on eight at a time. The
 over rounds of watched to unwatched time, less what the null control shows, with a bootstrap interval. Processor time of
 one thread. Beside it, for the same networks, what others cost at every step.
 
-A process has its own place for every tensor and every piece of code, and a ratio of its own, one or two per cent
-off that of the next. With ``--processes`` the training is made in several, one after the other, which share the time;
-the figure is the mean of their medians, and the bootstrap draws processes as well as rounds.
+A process has its own place for every tensor and every piece of code, and so a ratio of its own. With ``--processes``
+the training is made in several, one after the other, which share the time; the figure is the mean of their medians, and
+the bootstrap draws processes as well as rounds.
 
     python benchmarks/monitor.py --models mlp --seconds 120
     python benchmarks/monitor.py --models mlp --watch default --seconds 600 --processes 10
@@ -249,44 +249,37 @@ def measure(name: str, watch: list[str], options: argparse.Namespace) -> list[Co
     if options.processes == 1:
         taken = [rounds(name, watchers, share)]
     else:
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(1, spawn, prepare, (options,), max_tasks_per_child=1) as pool:
-            taken = list(pool.map(rounds, *zip(*[(name, watchers, share)] * options.processes, strict=True)))
-    return costs_of(name, list(watchers), taken)
+        with ProcessPoolExecutor(1, get_context("spawn"), prepare, (options,), max_tasks_per_child=1) as pool:
+            tasks = [pool.submit(rounds, name, watchers, share) for _ in range(options.processes)]
+            taken = [task.result() for task in tasks]
+    ways = list(watchers)
+    if LOOK in ways:
+        idle, look = ways.index(IDLE) + 1, ways.index(LOOK) + 1
+        ways[look - 1] = "default"
+        for times in taken:
+            times[:, look] = times[:, idle] + (times[:, look] - times[:, idle]) * PIECE / LAST_GAP
+    return costs_of(name, ways, taken)
 
 
-def costs_of(name: str, watchers: list[str], taken: list[np.ndarray]) -> list[Cost]:
-    """Turn the times of each process into ratios: the mean of its processes' medians."""
+def costs_of(name: str, ways: list[str], taken: list[np.ndarray]) -> list[Cost]:
+    """Turn the times of each process into ratios to the unwatched: the mean of the processes' medians over rounds."""
     generator = np.random.default_rng(SEED)
-    drawn = [generator.integers(0, len(times), (DRAWS, len(times))) for times in taken]
-    chosen = generator.integers(0, len(taken), (DRAWS, len(taken)))  # with one process: that one
-
-    def figures(column: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray]:
-        """Return the ratio of a column of times, and those of all draws."""
-        ratios = []
-        for times, draws in zip(taken, drawn, strict=True):
-            watched = column(times) / ((times[:, 0] + times[:, -1]) / 2)
-            null = times[:, -1] / times[:, 0]
-            draws = np.vstack([np.arange(len(times)), draws])  # first as they are
-            # The control's drift from 1 belongs half to either unwatched turn.
-            ratios.append(np.median(watched[draws], axis=1) - (np.median(null[draws], axis=1) - 1.0) / 2)
-        table = np.array(ratios)
-        return float(table[:, 0].mean()), np.take_along_axis(table[:, 1:].T, chosen, axis=1).mean(axis=1)
-
-    columns: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        watcher: lambda times, place=place: times[:, place] for place, watcher in enumerate(watchers, start=1)
-    }
-    if LOOK in columns:
-        idle, look = columns[IDLE], columns.pop(LOOK)
-        columns["default"] = lambda times: idle(times) + (look(times) - idle(times)) * PIECE / LAST_GAP
+    medians = []  # a process: as measured and of every draw, by ways to watch
+    for times in taken:
+        count = len(times)
+        draws = np.vstack([np.arange(count), generator.integers(0, count, (DRAWS, count))])
+        watched = times[:, 1:-1] / times[:, [0, -1]].mean(axis=1, keepdims=True)
+        null = times[:, -1:] / times[:, :1]
+        # The control's drift from 1 belongs half to either unwatched turn.
+        medians.append(np.median(watched[draws], axis=1) - (np.median(null[draws], axis=1) - 1.0) / 2)
+    ratios = np.mean([each[0] for each in medians], axis=0)
+    chosen = generator.integers(0, len(taken), (DRAWS, len(taken)))  # of one process: that one
+    drawn = np.array(medians)[chosen, np.arange(1, DRAWS + 1)[:, None]].mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     step_ms = 1e3 * float(np.mean([np.median(times[:, [0, -1]]) for times in taken])) / PIECE
-    count = sum(map(len, taken))
-    costs = []
-    for watcher, column in columns.items():
-        ratio, draws = figures(column)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        costs.append(Cost(name, watcher, ratio, float(low), float(high), count, step_ms))
-    return costs
+    number = sum(map(len, taken))
+    figures = zip(ways, ratios.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Cost(name, way, *figure, number, step_ms) for way, *figure in figures]
 
 
 def prepare(options: argparse.Namespace) -> None:

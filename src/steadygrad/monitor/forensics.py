@@ -61,7 +61,6 @@ class CallKeeper:
             return
         self._under_way = None
         if torch.is_grad_enabled() and not self._watch.muted and not within_transform():
-            self.last = None  # its memory takes the new state, in place of memory that the training would have taken
             self.last = self._under_way = Call(args, kwargs, torch.get_rng_state())
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
