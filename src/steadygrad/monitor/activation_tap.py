@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,7 @@ class ActivationTap:
                 return
             self._kept.grads.pop(row, None)  # of several calls the last one counts
             self._kept.outputs[row] = self._read_output(kind, tensor)
-            on_grad(tensor, partial(self._seen_grad, row))
+            on_grad(tensor, UncopiedHook(self._seen_grad, row))
         except Exception as error:
             self._on_fault(error)
 

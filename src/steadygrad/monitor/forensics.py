@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,7 +33,10 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     random_state: Tensor
-    seeds: list[Tensor | None] = field(default_factory=list)
+    seeds: list[Tensor | None]
+
+
+Kept = tuple[tuple[Any, ...], Mapping[str, Any], Tensor, list[Tensor | None]]  # a call in the making, as cheap
 
 
 class CallKeeper:
@@ -42,9 +44,9 @@ class CallKeeper:
 
     def __init__(self, model: nn.Module, watch: Watch, on_fault: Callable[[BaseException], None]) -> None:
         self.model = model
-        self.last: Call | None = None
         self._watch, self._on_fault = watch, on_fault
-        self._under_way: Call | None = None
+        self._kept: Kept | None = None
+        self._under_way: Kept | None = None
         self._hooks = [
             model.register_forward_pre_hook(UncopiedHook(self._before), with_kwargs=True),
             model.register_forward_hook(UncopiedHook(self._after)),
@@ -54,25 +56,29 @@ class CallKeeper:
         """Take all hooks away and forget the call."""
         for hook in self._hooks:
             hook.remove()
-        self.last = self._under_way = None
+        self._kept = self._under_way = None
+
+    @property
+    def last(self) -> Call | None:
+        """The call; None if none was seen."""
+        return None if self._kept is None else Call(*self._kept)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
         if kwargs is None or torch.compiler.is_compiling():  # None: removed while torch goes through a call's hooks
             return
         self._under_way = None
         if torch.is_grad_enabled() and not self._watch.muted and not within_transform():
-            self.last = self._under_way = Call(args, kwargs, torch.get_rng_state())
+            self._kept = self._under_way = args, kwargs, torch.default_generator.get_state(), []
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._under_way
-        if call is None or torch.compiler.is_compiling():
+        kept = self._under_way
+        if kept is None or torch.compiler.is_compiling():
             return
-        self._under_way = None
+        self._under_way, seeds = None, kept[-1]
         try:
-            tensors = floating_tensors(output)
-            call.seeds += [None] * len(tensors)
-            for place, tensor in enumerate(tensors):
-                on_grad(tensor, partial(call.seeds.__setitem__, place))
+            for place, tensor in enumerate(floating_tensors(output)):
+                seeds.append(None)
+                on_grad(tensor, UncopiedHook(seeds.__setitem__, place))
         except Exception as error:
             self._on_fault(error)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steadygrad.monitor.arrivals import Arrivals, Leftover
@@ -94,6 +94,7 @@ class OptimizerTap:
         self._matrix: Tensor | None = None  # the smallest one
         self._last_weights: tuple[Tensor, float] | None = None
         self._sentinels: list[Tensor] | None = None
+        self._plain = False  # whether their gradients can be added up as they are
         self.outside = math.nan  # relative change of all weights between the last step looked at and this one
         self._hooks = [
             self.optimizer.register_step_pre_hook(self._before),
@@ -349,8 +350,9 @@ class OptimizerTap:
             return self._bad > 0
         self._sentinels = self._sentinels or self._choose_sentinels()
         grads = [grad for parameter in self._sentinels if (grad := parameter.grad) is not None]
+        sums = [grad.sum().item() for grad in (grads if self._plain else map(local, grads))]
         # Finite gradients of 1e38 have an infinite float32 sum: look again, exactly.
-        return not math.isfinite(sum(map(_sum, grads))) and any(exact_norm(grad)[1] for grad in grads)
+        return not math.isfinite(sum(sums)) and any(exact_norm(grad)[1] for grad in grads)
 
     def _choose_sentinels(self) -> list[Tensor]:
         """Return the smallest parameter of every layer.
@@ -363,11 +365,8 @@ class OptimizerTap:
             layer = self.layer_of(parameter)
             if layer not in smallest or parameter.numel() < smallest[layer].numel():
                 smallest[layer] = parameter
+        self._plain = all(type(each) in (Tensor, nn.Parameter) and each.dtype in WIDE for each in smallest.values())
         return list(smallest.values())
-
-
-def _sum(grad: Tensor) -> float:
-    return (grad if type(grad) is Tensor and grad.dtype in WIDE else local(grad)).sum().item()
 
 
 def _norm(tensor: Tensor) -> float:
