@@ -6,11 +6,13 @@ import io
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from steadygrad.monitor import Monitor
+from steadygrad.monitor.activation_tap import COLUMNS, ActivationTap, Watch
 from steadygrad.monitor.hooks import UncopiedHook, on_grad
 
 from .networks import batch, mlp
@@ -109,3 +111,29 @@ def test_output_of_a_watched_network_is_saved_without_a_warning() -> None:
         torch.save(output, file)
         file.seek(0)
         assert torch.equal(torch.load(file), output)
+
+
+class Twice(nn.Module):
+    """One layer called twice: of its calls the last one counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.fc(x)))
+
+
+def test_table_of_a_device_holds_the_same_numbers_as_the_host() -> None:
+    model, x = Twice(), torch.randn(5, 4)
+    tables = []
+    for on_host in (True, False):
+        tap = ActivationTap(model, Watch(due=True), on_fault=pytest.fail)
+        tap._on_host = on_host
+        model(x).square().sum().backward()
+        taken = tap.take()
+        tables.append(tap.table_of(taken.numpy() if isinstance(taken, Tensor) else taken))
+        tap.detach()
+    np.testing.assert_allclose(*tables, rtol=1e-6)
+    assert not np.isnan(tables[0][0, COLUMNS.index("output_grad_rms")])

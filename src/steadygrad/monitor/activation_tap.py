@@ -60,12 +60,12 @@ class Kept:
 
     Attributes:
         outputs: Of outputs.
-        grads: Of their gradients.
+        grads: Of their gradients; None where the table holds it already.
         table: What it comes to, in the end.
     """
 
     outputs: dict[int, Sample | list[float]] = field(default_factory=dict)
-    grads: dict[int, np.ndarray | list[float]] = field(default_factory=dict)
+    grads: dict[int, np.ndarray | list[float] | None] = field(default_factory=dict)
     table: np.ndarray = field(init=False)
 
 
@@ -134,6 +134,7 @@ class ActivationTap:
         if not self._on_host:
             taken = self.table.clone()
             self.table.fill_(NAN)
+            self._kept = Kept()
             return taken
         written, kept = self._written, self._kept
         traced = written.tobytes() != self._nothing.tobytes()  # cold, a function of NumPy takes longer
@@ -171,11 +172,11 @@ class ActivationTap:
             tensor = output if type(output) is Tensor and output.is_floating_point() else _floating(output)
             if tensor is None or not tensor.numel():
                 return
-            if not (self._on_host and tensor.is_cpu):
-                self._write(row, kind, tensor)
-                return
             self._kept.grads.pop(row, None)  # of several calls the last one counts
-            self._kept.outputs[row] = self._read_output(kind, tensor)
+            if self._on_host and tensor.is_cpu:
+                self._kept.outputs[row] = self._read_output(kind, tensor)
+            else:
+                self._write(row, kind, tensor)
             on_grad(tensor, UncopiedHook(self._seen_grad, row))
         except Exception as error:
             self._on_fault(error)
@@ -207,12 +208,19 @@ class ActivationTap:
         tensor = _floating(output)
         if tensor is not None:
             self._write(row, kind, tensor)
+            table = self.table
+            if tensor.requires_grad:
+                tensor.register_hook(lambda grad: _write_grad(table, row, grad))
 
     def _seen_grad(self, row: int, grad: Tensor | None) -> None:
         try:
             if grad is None or row in self._kept.grads:  # of several calls the last one's gradient comes first
                 return
-            self._kept.grads[row] = self._read_grad(grad)
+            if self._on_host and grad.is_cpu:
+                self._kept.grads[row] = self._read_grad(grad)
+            else:
+                self._kept.grads[row] = None
+                _write_grad(self.table, row, grad)
         except Exception as error:
             self._on_fault(error)
 
@@ -224,10 +232,7 @@ class ActivationTap:
 
     def _write(self, row: int, kind: OutputKind, tensor: Tensor) -> None:
         """Write the statistics of an output into the table by tensor operations alone."""
-        table = self.table
-        table[row, :GRAD].copy_(output_stats_by_tensors(kind, tensor.detach()))
-        if tensor.requires_grad:
-            tensor.register_hook(lambda grad: _write_grad(table, row, grad))
+        self.table[row, :GRAD].copy_(output_stats_by_tensors(kind, tensor.detach()))
 
 
 def _floating(output: Any) -> Tensor | None:
@@ -239,7 +244,9 @@ def _floating(output: Any) -> Tensor | None:
 
 def _fill(tables: list[tuple[np.ndarray, dict[int, Any]]], stats: Callable[[list[Any]], np.ndarray]) -> None:
     """Write into tables what was kept of their rows: numbers as they are, samples by their statistics."""
-    samples = [[row for row, each in kept.items() if not isinstance(each, list)] for _, kept in tables]
+    samples = [
+        [row for row, each in kept.items() if each is not None and not isinstance(each, list)] for _, kept in tables
+    ]
     read = stats([kept[row] for rows, (_, kept) in zip(samples, tables, strict=True) for row in rows])
     start = 0
     for rows, (table, kept) in zip(samples, tables, strict=True):

@@ -56,7 +56,7 @@ class _OursLast(dict[Any, Any]):
     """The hooks of a tensor, called in this order: ours stays behind those that come later."""
 
     def __setitem__(self, key: Any, hook: Any) -> None:
-        ours = self.pop(OURS)
+        ours = self.pop(OURS, inert)
         super().__setitem__(key, hook)
         super().__setitem__(OURS, ours)
 
