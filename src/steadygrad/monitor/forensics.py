@@ -36,17 +36,14 @@ class Call:
     seeds: list[Tensor | None]
 
 
-Kept = tuple[tuple[Any, ...], Mapping[str, Any], Tensor, list[Tensor | None]]  # a call in the making, as cheap
-
-
 class CallKeeper:
     """Keep a model's last call with gradients recorded, by reference: nothing is copied but the random state."""
 
     def __init__(self, model: nn.Module, watch: Watch, on_fault: Callable[[BaseException], None]) -> None:
         self.model = model
+        self.last: Call | None = None
         self._watch, self._on_fault = watch, on_fault
-        self._kept: Kept | None = None
-        self._under_way: Kept | None = None
+        self._under_way: Call | None = None
         self._hooks = [
             model.register_forward_pre_hook(UncopiedHook(self._before), with_kwargs=True),
             model.register_forward_hook(UncopiedHook(self._after)),
@@ -56,29 +53,24 @@ class CallKeeper:
         """Take all hooks away and forget the call."""
         for hook in self._hooks:
             hook.remove()
-        self._kept = self._under_way = None
-
-    @property
-    def last(self) -> Call | None:
-        """The call; None if none was seen."""
-        return None if self._kept is None else Call(*self._kept)
+        self.last = self._under_way = None
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
         if kwargs is None or torch.compiler.is_compiling():  # None: removed while torch goes through a call's hooks
             return
         self._under_way = None
         if torch.is_grad_enabled() and not self._watch.muted and not within_transform():
-            self._kept = self._under_way = args, kwargs, torch.default_generator.get_state(), []
+            self.last = self._under_way = Call(args, kwargs, torch.get_rng_state(), [])
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        kept = self._under_way
-        if kept is None or torch.compiler.is_compiling():
+        call = self._under_way
+        if call is None or torch.compiler.is_compiling():
             return
-        self._under_way, seeds = None, kept[-1]
+        self._under_way = None
         try:
             for place, tensor in enumerate(floating_tensors(output)):
-                seeds.append(None)
-                on_grad(tensor, UncopiedHook(seeds.__setitem__, place))
+                call.seeds.append(None)
+                on_grad(tensor, UncopiedHook(call.seeds.__setitem__, place))
         except Exception as error:
             self._on_fault(error)
 

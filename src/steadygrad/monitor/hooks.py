@@ -64,7 +64,7 @@ class _OursLast(dict[Any, Any]):
 class UncopiedHook(partial[None]):
     """Call a function; in a copied or pickled model it does nothing."""
 
-    __torch_unserializable__ = True  # no warning where a tensor with this hook is saved
+    __torch_unserializable__ = True  # torch warns of other hooks where their tensor is saved
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make_inert, ()
